@@ -1,0 +1,90 @@
+"""The first step of every network: from the data set's stored form to what layers can multiply.
+
+Shapes: n rows, d columns, c channels, h x w pixels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from basekamp.data.dataset import Schema
+
+
+class NormalizedImage(nn.Module):
+    """uint8 [n, c, h, w] to float [n, c, h, w], mean 0 and deviation 1 per channel of the training split."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.output_shape = tuple(schema.input_shape)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(schema.pixel_mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(schema.pixel_std).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise one batch of raw pixels."""
+        return (x.float() - self.mean) / self.std
+
+
+class FlatPixels(nn.Module):
+    """uint8 [n, c, h, w] to float [n, width]: a linear layer over all normalised pixels."""
+
+    def __init__(self, schema: Schema, width: int) -> None:
+        super().__init__()
+        channels, height, columns = schema.input_shape
+        self.normalize = NormalizedImage(schema)
+        self.linear = nn.Linear(channels * height * columns, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix all pixels of each image."""
+        out: Tensor = self.linear(self.normalize(x).flatten(1))
+        return out
+
+
+class MixedColumns(nn.Module):
+    """float [n, d], numbers first and category codes after them, to float [n, width].
+
+    The same function as a linear layer over numbers and one-hot categories, without ever building the
+    one-hot matrix: a row's categories pick their weight rows, which are summed.
+    """
+
+    def __init__(self, n_numeric: int, cardinalities: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.n_numeric = n_numeric
+        self.numbers = nn.Linear(n_numeric, width)
+        self.categories = nn.EmbeddingBag(sum(cardinalities), width, mode="sum") if cardinalities else None
+        self.offsets: Tensor
+        self.register_buffer("offsets", _offsets(cardinalities), persistent=False)
+        if self.categories is not None:
+            bound = (n_numeric + len(cardinalities)) ** -0.5
+            nn.init.uniform_(self.categories.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the columns of each row."""
+        out: Tensor = self.numbers(x[:, : self.n_numeric])
+        if self.categories is None:
+            return out
+        return out + self.categories(x[:, self.n_numeric :].long() + self.offsets)
+
+
+class OneHotColumns(nn.Module):
+    """float [n, d], numbers first and category codes after them, to float [n, numbers + all categories]."""
+
+    def __init__(self, n_numeric: int, cardinalities: Sequence[int]) -> None:
+        super().__init__()
+        self.n_numeric = n_numeric
+        self.cardinalities = tuple(cardinalities)
+        self.output_shape = (n_numeric + sum(cardinalities),)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spread each category code over its own columns."""
+        codes = x[:, self.n_numeric :].long()
+        spread = [functional.one_hot(codes[:, i], size).to(x.dtype) for i, size in enumerate(self.cardinalities)]
+        return torch.cat([x[:, : self.n_numeric], *spread], dim=1)
+
+
+def _offsets(cardinalities: Sequence[int]) -> Tensor:
+    """Where each categorical column's rows begin in the common weight table."""
+    return torch.tensor([sum(cardinalities[:i]) for i in range(len(cardinalities))], dtype=torch.long)
