@@ -56,10 +56,17 @@ def _perceptron(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
     n_layers = 0 if hyperparameters.model == "linear" else hyperparameters.n_layers
     width = hyperparameters.width if n_layers else n_outputs(schema)
     first = (
-        FlatPixels(schema, width) if schema.kind == "image" else MixedColumns(schema.n_numeric, schema.cardinalities, width)
+        FlatPixels(schema, width)
+        if schema.kind == "image"
+        else MixedColumns(schema.n_numeric, schema.cardinalities, width)
     )
     return Perceptron(
-        first, n_outputs(schema), n_layers=n_layers, width=width, act=hyperparameters.act, dropout=hyperparameters.dropout
+        first,
+        n_outputs(schema),
+        n_layers=n_layers,
+        width=width,
+        act=hyperparameters.act,
+        dropout=hyperparameters.dropout,
     )
 
 
@@ -89,12 +96,11 @@ def _own(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
         network = build(input_shape=front.output_shape, n_outputs=n_outputs(schema), **hyperparameters.options)
     except TypeError as error:
         raise InputError(
-            f"model: {hyperparameters.model} cannot be called: {error}; it is given input_shape, n_outputs and the options."
+            f"model: {hyperparameters.model} cannot be called ({error}): "
+            "let it take input_shape, n_outputs and the options."
         ) from error
     if not isinstance(network, nn.Module):
-        raise InputError(
-            f"model: {hyperparameters.model} returned {type(network).__name__}: return a torch.nn.Module."
-        )
+        raise InputError(f"model: {hyperparameters.model} returned {type(network).__name__}: return a torch.nn.Module.")
     return nn.Sequential(front, network)
 
 
@@ -107,7 +113,8 @@ def _imported(reference: str) -> Any:
         build = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"model: {reference} cannot be imported ({error}): use package.module:callable and see that it is on the path."
+            f"model: {reference} cannot be imported ({error}): "
+            "use package.module:callable and see that it is on the path."
         ) from error
     if not callable(build):
         raise InputError(f"model: {reference} is no callable: name a function that returns a torch.nn.Module.")

@@ -53,7 +53,8 @@ class MixedColumns(nn.Module):
     def __init__(self, n_numeric: int, cardinalities: Sequence[int], width: int) -> None:
         super().__init__()
         self.n_numeric = n_numeric
-        self.numbers = nn.Linear(n_numeric, width)
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.numbers = nn.Linear(n_numeric, width, bias=False) if n_numeric else None
         self.categories = nn.EmbeddingBag(sum(cardinalities), width, mode="sum") if cardinalities else None
         self.offsets: Tensor
         self.register_buffer("offsets", _offsets(cardinalities), persistent=False)
@@ -63,10 +64,12 @@ class MixedColumns(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the columns of each row."""
-        out: Tensor = self.numbers(x[:, : self.n_numeric])
-        if self.categories is None:
-            return out
-        return out + self.categories(x[:, self.n_numeric :].long() + self.offsets)
+        out = self.bias.expand(len(x), -1)
+        if self.numbers is not None:
+            out = out + self.numbers(x[:, : self.n_numeric])
+        if self.categories is not None:
+            out = out + self.categories(x[:, self.n_numeric :].long() + self.offsets)
+        return out
 
 
 class OneHotColumns(nn.Module):

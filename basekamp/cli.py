@@ -1,0 +1,266 @@
+"""The command line. Each command reads its input, makes one or two library calls, and shows the result."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from basekamp import __version__
+from basekamp.errors import BasekampError, InputError
+
+DEFAULT_STORE = "./basekamp-store"
+STORE_OPTION = click.option("--store", default=DEFAULT_STORE, show_default=True, help="Folder, s3:// or minio:// URL.")
+GPUS_OPTION = click.option("--gpus", default="0", show_default=True, help="GPUs to train on; 0 is the CPU.")
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Commands(click.Group):
+    """Turns every error of ours into one sentence on standard error and its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a user's mistake never shows a traceback."""
+        try:
+            return super().invoke(ctx)
+        except BasekampError as error:
+            click.echo(f"basekamp: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Build a base camp first: a baseline, attempts judged against it, every result findable by its name."""
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--attempt", "attempts", multiple=True, help="Only this attempt; may be given again.")
+@STORE_OPTION
+@GPUS_OPTION
+def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str) -> None:
+    """Run an experiment on this machine: baseline first if there is none, then each attempt."""
+    from rich.console import Console
+
+    from basekamp.cluster.campaign import attempts_to_run, run_experiment
+    from basekamp.experiment import load_experiment
+    from basekamp.records.shelf import REPORT
+    from basekamp.report.terminal import StepDisplay, leaderboard
+
+    experiment = load_experiment(file)
+    console = Console(file=sys.stdout)
+    where = _store_url(store)
+    shelf, made = run_experiment(
+        experiment, store=where, attempts=attempts_to_run(experiment, attempts), gpus=gpus, display=StepDisplay(console)
+    )
+    console.print()
+    console.print(leaderboard(_best_first(shelf.rows)))
+    console.print()
+    for row in made:
+        click.echo(f"report of {row.attempt}: {where}/{row.beside(REPORT)}")
+    click.echo(f"Next: basekamp runs {file}{'' if store == DEFAULT_STORE else f' --store {store}'}")
+
+
+@main.command()
+@click.argument("place", required=False)
+@STORE_OPTION
+@click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="Only rows where KEY is VALUE.")
+@click.option("--sort", "sort_key", help="Hyperparameter, metric or column; default: the deciding metric.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@JSON_OPTION
+def runs(
+    place: str | None, store: str, conditions: tuple[str, ...], sort_key: str | None, as_csv: bool, as_json: bool
+) -> None:
+    """Show the leaderboard of a store, or of one experiment FILE in it, from the names alone."""
+    from rich.console import Console
+
+    from basekamp.records.leaderboard import select_rows
+    from basekamp.records.shelf import rows_as_json
+    from basekamp.report.terminal import leaderboard, rows_as_csv
+
+    rows = select_rows(_best_first(_rows(place, store)), conditions, sort_key)
+    if as_json:
+        click.echo(json.dumps(rows_as_json(rows), indent=1))
+    elif as_csv:
+        click.echo(rows_as_csv(rows), nl=False)
+    elif rows:
+        Console(file=sys.stdout).print(leaderboard(rows))
+        click.echo(f"\nNext: basekamp show {rows[0].id}")
+    else:
+        click.echo("No record. Next: basekamp run FILE")
+
+
+@main.command()
+@click.argument("name")
+@STORE_OPTION
+@JSON_OPTION
+def show(name: str, store: str, as_json: bool) -> None:
+    """Show one record whole, by its NAME, id or key."""
+    from rich.console import Console
+
+    from basekamp.records.shelf import REPORT, find_row, read_record
+    from basekamp.report.terminal import record_table
+    from basekamp.storage import open_store
+
+    opened = open_store(_store_url(store))
+    row = find_row(opened, name)
+    record = read_record(opened, row)
+    if as_json:
+        click.echo(record.model_dump_json(indent=1))
+        return
+    Console(file=sys.stdout).print(record_table(record))
+    click.echo(f"\nreport: {opened.url}/{row.beside(REPORT)}")
+
+
+@main.command()
+@click.argument("place", metavar="FILE|EXPERIMENT")
+@STORE_OPTION
+@click.option("--to", "target", help="Name or id of the record to go back to; default: the champion before this one.")
+@JSON_OPTION
+def fallback(place: str, store: str, target: str | None, as_json: bool) -> None:
+    """Make the champion before the present one champion again, and print its model's path."""
+    from basekamp.records.gate import fall_back
+    from basekamp.records.shelf import read_shelf
+    from basekamp.storage import open_store
+
+    opened = open_store(_store_url(store))
+    shelf = read_shelf(opened, _experiment_name(place))
+    row = shelf.find(target) if target else shelf.before_champion
+    if row is None or shelf.champion is None:
+        raise InputError(f"{shelf.experiment} has no baseline in {opened.url}: make one with `basekamp run FILE`.")
+    changed = row.id != shelf.champion.id
+    if changed:
+        fall_back(opened, shelf, row)
+    path = f"{opened.url}/{row.key}"
+    if as_json:
+        click.echo(json.dumps({"champion": row.name, "changed": changed, "path": path}))
+        return
+    click.echo(f"{row.attempt} is {'again' if changed else 'already'} the champion of {shelf.experiment}:\n{path}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@JSON_OPTION
+def check(file: Path, as_json: bool) -> None:
+    """Check an experiment file without running anything."""
+    from basekamp.experiment import load_experiment
+
+    experiment = load_experiment(file)
+    if as_json:
+        click.echo(experiment.model_dump_json(indent=1))
+        return
+    click.echo(
+        f"{file} is sound: {experiment.experiment}, {experiment.metric.name}, {len(experiment.attempts)} attempts."
+    )
+    click.echo(f"Next: basekamp run {file}")
+
+
+@main.command("compile")
+@click.option("--check", "only_check", is_flag=True, help="Only tell whether the committed YAML is fresh.")
+def compile_pipelines(only_check: bool) -> None:
+    """Compile the pipelines of this checkout to YAML."""
+    import subprocess
+
+    from basekamp.cluster.compiled import checkout
+
+    command = [sys.executable, "-m", "pipelines.compile", *(["--check"] if only_check else [])]
+    sys.exit(subprocess.run(command, cwd=checkout()).returncode)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--host", envvar="KFP_ENDPOINT", required=True, help="Address of the Kubeflow Pipelines API.")
+@click.option("--attempt", "attempts", multiple=True, help="Only this attempt; may be given again.")
+@click.option("--store", default="minio://mlpipeline/basekamp", show_default=True, help="s3:// or minio:// URL.")
+@click.option("--namespace", default="", help="Namespace of a multi-user Kubeflow.")
+@click.option("--token", envvar="KFP_TOKEN", default="", help="Bearer token; better given as $KFP_TOKEN.")
+@GPUS_OPTION
+@click.option("--wait", "waits", is_flag=True, help="Wait for the end; exit code 1 when a run fails.")
+@JSON_OPTION
+def submit(file: Path, host: str, store: str, waits: bool, as_json: bool, **options: Any) -> None:
+    """Submit an experiment to Kubeflow Pipelines: each attempt one run, named after it."""
+    from basekamp.cluster.dispatch import submit_experiment
+    from basekamp.experiment import load_experiment
+
+    experiment = load_experiment(file)
+    tell = (lambda text: None) if as_json else click.echo
+    states = submit_experiment(experiment, host=host, store=store, waits=waits, tell=tell, **options)
+    if as_json:
+        click.echo(json.dumps(states, indent=1))
+    if waits and any(told["state"] != "SUCCEEDED" for told in states):
+        sys.exit(1)
+
+
+@main.group()
+def name() -> None:
+    """Read and write self-describing file names."""
+
+
+@name.command("parse")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--alias", "aliases", multiple=True, metavar="KEY=OTHER", help="Read KEY as OTHER.")
+@JSON_OPTION
+def name_parse(names: tuple[str, ...], aliases: tuple[str, ...], as_json: bool) -> None:
+    """Split each NAME into model, fields, extension, id and how many fields were cut."""
+    from dataclasses import asdict
+
+    from basekamp.naming import parse_name
+
+    renamed = dict(_pair(alias) for alias in aliases)
+    parsed = [asdict(parse_name(text, aliases=renamed)) for text in names]
+    if as_json:
+        click.echo("\n".join(json.dumps(told) for told in parsed))
+        return
+    for told in parsed:
+        fields = "".join(f"\n  {key} = {value!r}" for key, value in told["fields"].items())
+        click.echo(
+            f"{told['model']} ({told['extension']}, id {told['id'] or 'none'}, {told['cut']} fields cut){fields}"
+        )
+
+
+@name.command("format")
+def name_format() -> None:
+    """Write the name of each JSON object on standard input, one a line: {model, fields, extension, id}."""
+    from basekamp.naming import format_name, name_from_json
+
+    for line in sys.stdin:
+        if line.strip():
+            click.echo(format_name(name_from_json(line)))
+
+
+def _rows(place: str | None, store: str) -> list[Any]:
+    from basekamp.records.shelf import read_shelves
+    from basekamp.storage import open_store
+
+    is_file = place is not None and Path(place).is_file()
+    experiment = _experiment_name(place) if place is not None and is_file else None
+    shelves = read_shelves(open_store(_store_url(store if place is None or is_file else place)), experiment)
+    for stranger in (key for shelf in shelves for key in shelf.strangers):
+        click.echo(f"no record's name: {stranger}", err=True)
+    return [row for shelf in shelves for row in shelf.rows]
+
+
+def _best_first(rows: Any) -> list[Any]:
+    from basekamp.records.leaderboard import best_first
+
+    return best_first(rows)
+
+
+def _experiment_name(place: str) -> str:
+    """The name in an experiment file, or the name itself."""
+    from basekamp.experiment import load_experiment
+
+    return load_experiment(place).experiment if Path(place).is_file() else place
+
+
+def _store_url(store: str) -> str:
+    """A folder's URL made absolute, since steps may run elsewhere."""
+    return store if "://" in store else str(Path(store).absolute())
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise InputError(f"{text} is no KEY=VALUE pair: write, say, act=act_func.")
+    return key, value

@@ -1,0 +1,1 @@
+"""Runs on a cluster: typed arguments, submission and waiting."""

@@ -1,0 +1,1 @@
+"""From a source to a dataset folder: read, clean, split, encode, profile. Nothing here imports torch."""

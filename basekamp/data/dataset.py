@@ -1,0 +1,145 @@
+"""The dataset folder: memory-mapped arrays, one per split and purpose, and the schema that explains them.
+
+schema.json  profile.html
+train/  validation/  test/      each: x.npy  y.npy  rows.npy
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from basekamp.errors import InputError
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+
+class Feature(BaseModel):
+    """One column of x: where it comes from and how it was encoded, enough to encode new rows alike."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    kind: Literal["numeric", "categorical", "indicator"]
+    column: str
+    part: str = ""
+    mean: float = 0.0
+    std: float = 1.0
+    categories: tuple[str, ...] = ()
+
+
+class Cleaning(BaseModel):
+    """What was taken out of the source, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rows_read: int = 0
+    duplicates_dropped: int = 0
+    missing_target_dropped: int = 0
+    dropped_columns: tuple[str, ...] = ()
+    constant_columns: tuple[str, ...] = ()
+    identifier_columns: tuple[str, ...] = ()
+    rare_categories: dict[str, int] = {}
+    missing_values: dict[str, int] = {}
+
+
+class Schema(BaseModel):
+    """What the arrays mean. All statistics come from the training split alone.
+
+    `cardinalities` counts the codes of each categorical column, code 0 (missing, rare or unseen) included.
+    `pixel_mean` and `pixel_std` are per channel, in raw uint8 units. `floor` says per split what knowing
+    nothing reaches: the accuracy of always answering the commonest training class, or the standard
+    deviation of the target. `dataset_fingerprint` depends on the content, not on where the source lies.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = SCHEMA_VERSION
+    source: str
+    fingerprint: str
+    dataset_fingerprint: str = ""
+    target: str
+    task: Literal["classification", "regression"]
+    kind: Literal["tabular", "image"]
+    classes: tuple[str, ...] = ()
+    input_shape: tuple[int, ...]
+    n_numeric: int = 0
+    cardinalities: tuple[int, ...] = ()
+    features: tuple[Feature, ...] = ()
+    pixel_mean: tuple[float, ...] = ()
+    pixel_std: tuple[float, ...] = ()
+    target_mean: float = 0.0
+    target_std: float = 1.0
+    rows: dict[str, int]
+    floor: dict[str, float]
+    cleaning: Cleaning
+
+
+class SplitArrays(NamedTuple):
+    """One split: x uint8 [n, c, h, w] or float32 [n, d], y int64 or float32 [n], rows uint64 [n]."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    rows: NDArray[np.uint64]
+
+
+class Dataset:
+    """A dataset folder that was opened; arrays stay on disk until they are touched."""
+
+    def __init__(self, directory: Path, schema: Schema) -> None:
+        self.directory = directory
+        self.schema = schema
+
+    def split(self, name: str) -> SplitArrays:
+        """Map one split into memory, copy-on-write: what is written to the arrays never reaches the disk."""
+        if name not in SPLITS:
+            raise InputError(f"there is no split {name!r}: use one of {', '.join(SPLITS)}.")
+        folder = self.directory / name
+        try:
+            return SplitArrays(
+                *(np.load(folder / f"{part}.npy", mmap_mode="c") for part in SplitArrays._fields)
+            )
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"the split {folder} cannot be read ({error}): prepare the data again."
+            ) from error
+
+
+def load_dataset(directory: Path) -> Dataset:
+    """Open a folder that `prepare_data` wrote.
+
+    Raises: InputError when it is no dataset folder, or one of another version.
+    """
+    directory = Path(directory)
+    try:
+        schema = Schema.model_validate_json((directory / "schema.json").read_bytes())
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{directory} is not a dataset folder: make one with prepare_data.") from error
+    if schema.version != SCHEMA_VERSION:
+        raise InputError(
+            f"{directory} is a dataset of version {schema.version}, this basekamp reads {SCHEMA_VERSION}: "
+            "prepare the data again."
+        )
+    return Dataset(directory, schema)
+
+
+def save_split(directory: Path, name: str, arrays: SplitArrays) -> None:
+    """Write one split's three arrays into the folder."""
+    folder = directory / name
+    folder.mkdir(parents=True)
+    for part, values in zip(SplitArrays._fields, arrays, strict=True):
+        np.save(folder / f"{part}.npy", values, allow_pickle=False)
+
+
+def content_fingerprint(schema: Schema, splits: dict[str, SplitArrays]) -> str:
+    """Return 16 hex digits over the schema and every array; the source's place does not enter."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(schema.model_dump_json(exclude={"source", "dataset_fingerprint"}).encode())
+    for name in SPLITS:
+        for values in splits[name]:
+            digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

@@ -1,0 +1,162 @@
+"""prepare-data: one call from a source to a dataset folder."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from basekamp.data.cleaning import CleanRows, clean_images, clean_table
+from basekamp.data.dataset import (
+    SPLITS,
+    Dataset,
+    Schema,
+    SplitArrays,
+    content_fingerprint,
+    load_dataset,
+    save_split,
+)
+from basekamp.data.encoding import encode_features, fit_features, pixel_statistics
+from basekamp.data.profile import render_profile
+from basekamp.data.readers import ImageTable
+from basekamp.data.remote import without_secrets
+from basekamp.data.sources import local_copy, local_fingerprint, read_local
+from basekamp.data.split import assign_sides, check_sides
+from basekamp.errors import InputError
+
+if TYPE_CHECKING:
+    from basekamp.experiment import DataSettings
+
+
+class _Encoded(NamedTuple):
+    """All rows' inputs [n, ...] and the schema's fields that explain them."""
+
+    x: NDArray[Any]
+    fields: dict[str, Any]
+    cleaning: dict[str, Any]
+
+
+def prepare_data(settings: "DataSettings", directory: Path, *, fingerprint: str = "") -> Dataset:
+    """Read, clean, split and encode a source and write the dataset folder, with its profile, in one step.
+
+    An earlier dataset in `directory` is replaced. With `fingerprint`, the source must still be that one.
+    After a refusal nothing new lies in `directory`.
+
+    Raises: InputError when the settings do not fit the source, or the source changed or cannot be used.
+    """
+    directory = Path(directory)
+    _check_directory(directory)
+    with tempfile.TemporaryDirectory(prefix="basekamp-") as scratch:
+        path = local_copy(settings.source, Path(scratch))
+        found = local_fingerprint(settings.source, path)
+        if fingerprint and fingerprint != found:
+            raise InputError(
+                f"the source {without_secrets(settings.source)} changed (fingerprint {found}, expected "
+                f"{fingerprint}): run the experiment again on the new data."
+            )
+        table = read_local(settings.source, path)
+        clean = (
+            clean_images(table, settings) if isinstance(table, ImageTable) else clean_table(table, settings)
+        )
+        del table
+        schema, splits, profile = _build(clean, settings, found)
+    _write(directory, schema, splits, profile)
+    return load_dataset(directory)
+
+
+def _build(
+    clean: CleanRows, settings: "DataSettings", fingerprint: str
+) -> tuple[Schema, dict[str, SplitArrays], str]:
+    sides = assign_sides(clean.places, validation=settings.split.validation, test=settings.split.test)
+    check_sides(sides, clean.target.y, clean.target.classes)
+    encoded = _encode_inputs(clean, sides == 0, rare=settings.rare)
+    splits = {
+        name: SplitArrays(*(part[sides == index] for part in (encoded.x, clean.target.y, clean.rows)))
+        for index, name in enumerate(SPLITS)
+    }
+    train = splits["train"].y.astype(np.float64)
+    is_regression = clean.target.task == "regression"
+    schema = Schema(
+        source=without_secrets(settings.source),
+        fingerprint=fingerprint,
+        target=settings.target,
+        task=clean.target.task,
+        classes=clean.target.classes,
+        target_mean=float(train.mean()) if is_regression else 0.0,
+        target_std=(float(train.std()) or 1.0) if is_regression else 1.0,
+        rows={name: len(arrays.y) for name, arrays in splits.items()},
+        floor=_floor(splits, clean.target.classes),
+        cleaning=clean.cleaning.model_copy(update=encoded.cleaning),
+        **encoded.fields,
+    )
+    schema = schema.model_copy(update={"dataset_fingerprint": content_fingerprint(schema, splits)})
+    rows = clean.inputs.filter(pl.Series(sides == 0)) if isinstance(clean.inputs, pl.DataFrame) else None
+    return schema, splits, render_profile(schema, splits, rows)
+
+
+def _encode_inputs(clean: CleanRows, is_train: NDArray[np.bool_], *, rare: int) -> _Encoded:
+    if not isinstance(clean.inputs, pl.DataFrame):
+        mean, std = pixel_statistics(clean.inputs[is_train])
+        shape = clean.inputs.shape[1:]
+        fields: dict[str, Any] = {"kind": "image", "input_shape": shape, "pixel_mean": mean, "pixel_std": std}
+        return _Encoded(clean.inputs, fields, {})
+    fitted = fit_features(clean.inputs.filter(pl.Series(is_train)), rare=rare)
+    sizes = tuple(len(f.categories) + 1 for f in fitted.features if f.kind == "categorical")
+    fields = {
+        "kind": "tabular",
+        "input_shape": (len(fitted.features),),
+        "n_numeric": len(fitted.features) - len(sizes),
+        "cardinalities": sizes,
+        "features": fitted.features,
+    }
+    cleaning = {name: value for name, value in fitted._asdict().items() if name != "features"}
+    return _Encoded(encode_features(clean.inputs, fitted.features), fields, cleaning)
+
+
+def _floor(splits: dict[str, SplitArrays], classes: tuple[str, ...]) -> dict[str, float]:
+    if not classes:
+        return {name: float(arrays.y.astype(np.float64).std()) for name, arrays in splits.items()}
+    commonest = int(np.bincount(splits["train"].y).argmax())
+    return {name: float((arrays.y == commonest).mean()) for name, arrays in splits.items()}
+
+
+def _check_directory(directory: Path) -> None:
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / "schema.json").is_file():
+        raise InputError(f"{directory} holds other files: name an empty or new folder for the dataset.")
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file: name an empty or new folder for the dataset.")
+
+
+def _write(directory: Path, schema: Schema, splits: dict[str, SplitArrays], profile: str) -> None:
+    """Write beside the place and rename into it, so that a reader never sees a part."""
+    directory = directory.absolute()
+    staging = directory.with_name(f".{directory.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        staging.mkdir(parents=True)
+        for name, arrays in splits.items():
+            save_split(staging, name, arrays)
+        (staging / "schema.json").write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (staging / "profile.html").write_text(profile, encoding="utf-8")
+        _swap(staging, directory)
+    except OSError as error:
+        raise InputError(
+            f"the dataset cannot be written to {directory} ({error.strerror or error}): "
+            "check the space and the rights there."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(staging: Path, directory: Path) -> None:
+    if not (directory / "schema.json").is_file():
+        os.rename(staging, directory)
+        return
+    old = staging.with_name(f"{staging.name}-old")
+    os.rename(directory, old)
+    os.rename(staging, directory)
+    shutil.rmtree(old)

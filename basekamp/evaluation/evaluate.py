@@ -1,0 +1,191 @@
+"""Evaluate every replicate of a model file on one split."""
+
+import io
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from basekamp.data.dataset import Dataset, load_dataset
+from basekamp.evaluation.metrics import all_metrics
+from basekamp.experiment import METRICS
+
+EVALUATION_FILE = "evaluation.json"
+PREDICTIONS_FILE = "predictions.npz"
+DIGITS = 6
+ROC_POINTS = 200
+MOST_CLASSES_SHOWN = 100
+
+SplitName = Literal["train", "validation", "test"]
+
+
+class Roc(BaseModel):
+    """A ROC curve: false and true positive rates and their thresholds, all finite, at most 200 points."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fpr: list[float]
+    tpr: list[float]
+    thresholds: list[float]
+
+
+class Evaluation(BaseModel):
+    """What a model does on one split.
+
+    metrics and spread: mean and sample standard deviation over replicates; floor: the metrics of answering the
+    training split's majority class, or mean. `shown` is the replicate with the median deciding metric, the one
+    that confusion (rows: true classes, columns: predicted; up to 100 classes) and roc (two classes only) belong to.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: SplitName
+    metric: str
+    classes: list[str]
+    n_examples: int
+    metrics: dict[str, float]
+    spread: dict[str, float]
+    floor: dict[str, float]
+    replicates: list[dict[str, float]]
+    shown: int
+    confusion: list[list[int]]
+    roc: Roc | None
+
+    def scorecard(self) -> dict[str, float]:
+        """The numbers a run is compared by: the same keys for every run of the same task, finite and rounded."""
+        numbers = {
+            **self.metrics,
+            "spread": self.spread[self.metric],
+            "floor": self.floor[self.metric],
+            "n_seeds": len(self.replicates),
+            "n_examples": self.n_examples,
+        }
+        return {name: round(float(number), DIGITS) for name, number in numbers.items()}
+
+    def log_scorecard(self, metrics: Any) -> None:
+        """Log the scorecard into a Kubeflow `Metrics` artifact."""
+        for name, value in self.scorecard().items():
+            metrics.log_metric(name, value)
+
+    def log_classification(self, metrics: Any) -> None:
+        """Log confusion matrix and ROC, where there are any, into a `ClassificationMetrics` artifact."""
+        if self.confusion:
+            metrics.log_confusion_matrix(self.classes, self.confusion)
+        if self.roc:
+            metrics.log_roc_curve(self.roc.fpr, self.roc.tpr, self.roc.thresholds)
+
+
+class Predictions(BaseModel):
+    """Row by row: rows uint64 [n] (hashes), targets [n], outputs float32 [replicates, n, k] or [replicates, n]."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    rows: NDArray[np.uint64]
+    targets: NDArray[Any]
+    outputs: NDArray[np.float32]
+
+    def write(self, path: Path) -> None:
+        """Write as a compressed .npz file."""
+        np.savez_compressed(path, rows=self.rows, targets=self.targets, outputs=self.outputs)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Predictions":
+        """Read what `write` wrote; nothing pickled is accepted."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls(rows=arrays["rows"], targets=arrays["targets"], outputs=arrays["outputs"])
+
+
+def evaluate_model(
+    dataset: Path, model: Path, directory: Path, *, metric: str, split: SplitName = "validation", gpus: str = "0"
+) -> Evaluation:
+    """Evaluate the model file `model` on a split; write `evaluation.json` and `predictions.npz` into `directory`."""
+    data = load_dataset(dataset)
+    predictions = predict_split(data, model, split=split, gpus=gpus)
+    evaluation = judge_predictions(data, predictions, metric=metric, split=split)
+    directory.mkdir(parents=True, exist_ok=True)
+    predictions.write(directory / PREDICTIONS_FILE)
+    (directory / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1))
+    return evaluation
+
+
+def read_evaluation(directory: Path) -> tuple[Evaluation, Predictions]:
+    """Read what `evaluate_model` wrote."""
+    evaluation = Evaluation.model_validate_json((directory / EVALUATION_FILE).read_bytes())
+    return evaluation, Predictions.from_bytes((directory / PREDICTIONS_FILE).read_bytes())
+
+
+def predict_split(data: Dataset, model: Path, *, split: SplitName, gpus: str = "0") -> Predictions:
+    """Outputs of every replicate of a model file on one split of a data set."""
+    import torch
+
+    from basekamp.evaluation.predict import predict
+    from basekamp.training.device import choose_device
+    from basekamp.training.train import load_models
+
+    device = choose_device(gpus)
+    _, models = load_models(model, device)
+    arrays = data.split(split)
+    x = torch.tensor(np.asarray(arrays.x), device=device)
+    outputs = np.stack([predict(network, x, data.schema) for network in models])
+    return Predictions(rows=np.asarray(arrays.rows), targets=np.asarray(arrays.y), outputs=outputs)
+
+
+def judge_predictions(data: Dataset, predictions: Predictions, *, metric: str, split: SplitName) -> Evaluation:
+    """Turn predictions into metrics, spread, confusion matrix and ROC."""
+    targets, outputs = predictions.targets, predictions.outputs
+    replicates = [all_metrics(targets, one) for one in outputs]
+    names = list(replicates[0])
+    table = np.array([[one[name] for name in names] for one in replicates])
+    spread = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(len(names))
+    shown = int(np.argsort(table[:, names.index(metric)])[len(table) // 2])
+    return Evaluation(
+        split=split,
+        metric=metric,
+        classes=list(data.schema.classes),
+        n_examples=len(targets),
+        metrics=dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
+        spread=dict(zip(names, spread.tolist(), strict=True)),
+        floor=all_metrics(targets, constant_outputs(data, len(targets))),
+        replicates=replicates,
+        shown=shown,
+        confusion=_confusion(targets, outputs[shown], len(data.schema.classes)),
+        roc=_roc(targets, outputs[shown]) if len(data.schema.classes) == 2 else None,
+    )
+
+
+def constant_outputs(data: Dataset, n: int) -> NDArray[np.float32]:
+    """What the majority model (class frequencies) or the mean model of the training split answers, for n rows."""
+    y = np.asarray(data.split("train").y)
+    if data.schema.task == "regression":
+        return np.full(n, y.mean(), dtype=np.float32)
+    frequencies = np.bincount(y, minlength=len(data.schema.classes)) / len(y)
+    return np.tile(frequencies.astype(np.float32), (n, 1))
+
+
+def is_better(metric: str, candidate: float, other: float) -> bool:
+    """Whether one value of a metric beats another; NaN beats nothing."""
+    return candidate > other if METRICS[metric] == "maximize" else candidate < other
+
+
+def _confusion(targets: NDArray[Any], outputs: NDArray[np.float32], n_classes: int) -> list[list[int]]:
+    if not 0 < n_classes <= MOST_CLASSES_SHOWN:
+        return []
+    cells = np.bincount(targets * n_classes + outputs.argmax(axis=1), minlength=n_classes**2)
+    matrix: list[list[int]] = cells.reshape(n_classes, n_classes).tolist()
+    return matrix
+
+
+def _roc(targets: NDArray[Any], outputs: NDArray[np.float32]) -> Roc:
+    """The curve of the second class; scikit-learn's first threshold is inf and becomes 1."""
+    from sklearn.metrics import roc_curve
+
+    fpr, tpr, thresholds = roc_curve(targets, outputs[:, 1])
+    kept = np.unique(np.linspace(0, len(fpr) - 1, ROC_POINTS).round().astype(int))
+    thresholds = np.minimum(thresholds, 1.0)
+    return Roc(
+        fpr=fpr[kept].round(DIGITS).tolist(),
+        tpr=tpr[kept].round(DIGITS).tolist(),
+        thresholds=thresholds[kept].round(DIGITS).tolist(),
+    )

@@ -1,0 +1,181 @@
+"""Every setting of one training, the metrics that judge it, and how an attempt overrides the baseline's."""
+
+import keyword
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from basekamp.errors import InputError
+from basekamp.validation import (
+    Problem,
+    did_you_mean,
+    not_allowed,
+    one_of,
+    problems_of,
+    raise_together,
+    said,
+    unknown_key,
+)
+
+Goal = Literal["maximize", "minimize"]
+
+CLASSIFICATION_METRICS: Mapping[str, Goal] = MappingProxyType(
+    {
+        "accuracy": "maximize",
+        "balanced_accuracy": "maximize",
+        "f1": "maximize",
+        "auc": "maximize",
+        "loss": "minimize",
+    }
+)
+REGRESSION_METRICS: Mapping[str, Goal] = MappingProxyType(
+    {"rmse": "minimize", "mae": "minimize", "r2": "maximize", "loss": "minimize"}
+)
+METRICS: Mapping[str, Goal] = MappingProxyType({**CLASSIFICATION_METRICS, **REGRESSION_METRICS})
+
+MODELS = ("majority", "mean", "linear", "mlp", "cnn")
+
+Option = int | float | bool | str
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+_CONSTANT_MODELS = ("majority", "mean")
+_LAYER_FIELDS = ("n_layers", "width", "act", "dropout")
+_ANY_OWN_MODEL = "package.module:callable"
+
+
+class Hyperparameters(BaseModel):
+    """Every setting of one training; built by `from_mapping` where a user's values come in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="linear", description=f"{', '.join(MODELS)} or package.module:callable")
+    n_layers: Whole = Field(default=2, le=64, description="a whole number from 1 to 64")
+    width: Whole = Field(default=128, ge=1, le=65536, description="a whole number from 1 to 65536")
+    act: Literal["relu", "leaky_relu", "gelu", "silu", "tanh"] = Field(
+        default="relu", description="relu, leaky_relu, gelu, silu or tanh"
+    )
+    dropout: Number = Field(default=0.0, ge=0, lt=1, description="a number from 0 to below 1")
+    n_epochs: Whole = Field(default=20, ge=1, le=100_000, description="a whole number from 1 to 100000")
+    batch_size: Whole = Field(default=128, ge=1, le=1 << 24, description="a whole number from 1 to 16777216")
+    lr: Number = Field(default=1e-3, gt=0, description="a number above 0")
+    weight_decay: Number = Field(default=1e-4, ge=0, description="a number of 0 or more")
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="cosine or constant")
+    patience: Whole = Field(
+        default=5,
+        ge=0,
+        le=100_000,
+        description="a whole number from 0 to 100000: the epochs without a better validation value before "
+        "stopping, 0 for never",
+    )
+    options: dict[str, Option] = Field(
+        default={}, description="a mapping of keywords for a model of your own, such as {depth: 3}"
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_known(cls, model: str) -> str:
+        if model in MODELS or is_own_model(model):
+            return model
+        near = did_you_mean(model, MODELS)
+        use = f"{one_of(MODELS)}, or package.module:callable for your own"
+        raise said(not_allowed(model, use + (f" ({near.strip()})" if near else "")))
+
+    @field_validator("n_layers")
+    @classmethod
+    def _has_a_layer(cls, n_layers: int) -> int:
+        if n_layers < 1:
+            raise said(not_allowed(n_layers, "1 or more, or model: linear for no hidden layer"))
+        return n_layers
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _options_are_keywords(cls, options: Any) -> Any:
+        if isinstance(options, dict):
+            raise_together(
+                Problem((key,), clause, value)
+                for key, value in options.items()
+                if (clause := _option_clause(key, value))
+            )
+        return options
+
+    @model_validator(mode="after")
+    def _options_have_a_reader(self) -> Self:
+        if self.options and not is_own_model(self.model):
+            clause = f" has no effect with model: {self.model}: use it with model: package.module:callable."
+            raise_together([Problem(("options",), clause)])
+        return self
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Return the hyperparameters that the values and the defaults give.
+
+        Raises:
+            InputError: one line for each unknown key and each value that is not allowed.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InputError("\n".join(p.sentence() for p in problems_of(error, cls))) from error
+
+    def effective(self) -> dict[str, Option]:
+        """Return what matters for this model, in declared order, `model` first and own options last."""
+        if self.model in _CONSTANT_MODELS:
+            return {"model": self.model}
+        left_out = {"options"} if self.model in ("mlp", "cnn") else {"options", *_LAYER_FIELDS}
+        fields: dict[str, Option] = self.model_dump(exclude=left_out)
+        return {**fields, **self.options}
+
+
+def is_own_model(model: str) -> bool:
+    """Return whether the text has the form package.module:callable; nothing is imported."""
+    module, colon, attribute = model.partition(":")
+    return bool(colon) and all(_is_name(part) for part in (*module.split("."), *attribute.split(".")))
+
+
+def override(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the base with the changes laid over it.
+
+    `options` are merged key by key while the model stays the same; another model starts without the base's.
+    """
+    merged = {**base, **changes}
+    default = Hyperparameters.model_fields["model"].default
+    if merged.get("model", default) == base.get("model", default):
+        options = {**base.get("options", {}), **changes.get("options", {})}
+    else:
+        options = changes.get("options", {})
+    return {**merged, "options": options}
+
+
+def override_problems(values: Mapping[str, Any], *, other_keys: tuple[str, ...] = ()) -> list[Problem]:
+    """Return what is wrong with overrides on their own, whatever they will be laid over.
+
+    Args:
+        values: some of the hyperparameters.
+        other_keys: keys that are allowed beside them, named when a key is unknown.
+    """
+    known = {key: value for key, value in values.items() if key in Hyperparameters.model_fields}
+    allowed = (*other_keys, *Hyperparameters.model_fields)
+    unknown = [Problem((key,), unknown_key(key, allowed), values[key]) for key in values if key not in known]
+    try:
+        Hyperparameters.model_validate({"model": _ANY_OWN_MODEL, **known})
+    except ValidationError as error:
+        return unknown + problems_of(error, Hyperparameters)
+    return unknown
+
+
+def _option_clause(key: object, value: object) -> str:
+    if not isinstance(key, str) or not _is_name(key):
+        return " is not allowed as a keyword: use letters, digits and _, not beginning with a digit."
+    if key in Hyperparameters.model_fields:
+        return " is the name of a hyperparameter: give the option another name."
+    if not isinstance(value, int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
+        return not_allowed(value, "a finite number, true, false or a text")
+    return ""
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)

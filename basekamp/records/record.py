@@ -1,0 +1,111 @@
+"""The record: everything one result is, as one JSON document beside its model file."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from basekamp.evaluation.evaluate import Evaluation
+from basekamp.naming import Name, Value
+from basekamp.records.verdict import Comparison, Verdict
+from basekamp.training.results import Training
+
+Role = Literal["baseline", "attempt"]
+BASELINE = "baseline"
+RECORD_VERSION = 1
+SIGNIFICANT_DIGITS = 5
+RESULT_KEYS = ("n", "spread", "difference", "low", "high", "verdict")
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataFacts(Strict):
+    """What was learned from: `fingerprint` of the source, `dataset` of the prepared folder, rows per split."""
+
+    source: str
+    target: str
+    task: str
+    fingerprint: str
+    dataset: str
+    rows: dict[str, int]
+
+
+class Opening(Strict):
+    """One opening of the test split at the champion gate. Means over replicates, on the same rows.
+
+    `number` counts the openings of this experiment so far, this one included.
+    """
+
+    number: int
+    metrics: dict[str, float]
+    replicates: list[dict[str, float]]
+    baseline_mean: float
+    difference: float
+    interval: tuple[float, float]
+    champion: str
+    champion_mean: float
+    passed: bool
+
+
+class Record(Strict):
+    """One result: an attempt (or the baseline) over all its replicates."""
+
+    version: int = RECORD_VERSION
+    id: str
+    name: str
+    key: str
+    experiment: str
+    role: Role
+    attempt: str
+    hypothesis: str
+    created: datetime
+    run: str
+    metric: str
+    data: DataFacts
+    params: dict[str, Value]
+    differs: dict[str, tuple[Value | None, Value | None]]
+    training: Training
+    evaluation: Evaluation
+    comparison: Comparison | None
+    opening: Opening | None
+    files: dict[str, str]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict, None for the baseline."""
+        return self.comparison.verdict if self.comparison else None
+
+    @property
+    def mean(self) -> float:
+        """The deciding metric on the validation split, mean over replicates."""
+        return self.evaluation.metrics[self.metric]
+
+
+def record_name(
+    record_id: str, params: dict[str, Value], evaluation: Evaluation, comparison: Comparison | None
+) -> Name:
+    """The name that carries hyperparameters, then n, loss and the deciding metric, its spread, and the verdict."""
+    results: dict[str, Value] = {"n": len(evaluation.replicates), "loss": significant(evaluation.metrics["loss"])}
+    results[evaluation.metric] = significant(evaluation.metrics[evaluation.metric])
+    results["spread"] = significant(evaluation.spread[evaluation.metric], 3)
+    if comparison:
+        low, high = comparison.interval
+        results["difference"] = significant(comparison.difference.value, 3)
+        results |= {"low": significant(low, 3), "high": significant(high, 3), "verdict": comparison.verdict}
+    fields = {key: value for key, value in params.items() if key != "model"}
+    return Name(model=str(params["model"]), fields=fields | results, id=record_id)
+
+
+def significant(value: float, digits: int = SIGNIFICANT_DIGITS) -> float:
+    """Round to significant digits, so that a name stays short."""
+    return float(f"{value:.{digits}g}")
+
+
+def differing(params: dict[str, Value], baseline: dict[str, Value]) -> dict[str, tuple[Value | None, Value | None]]:
+    """The hyperparameters that are not alike, as {key: (baseline's, attempt's)}; None where one has no such key."""
+    keys = list(baseline) + [key for key in params if key not in baseline]
+    return {key: (baseline.get(key), params.get(key)) for key in keys if baseline.get(key) != params.get(key)}

@@ -1,0 +1,236 @@
+"""Where records lie in a store, and what their listing alone tells.
+
+<experiment>/baseline/<stem>.{pth,npz,html,json}            the JSON is written last: with it the record exists
+<experiment>/attempts/<attempt>/<stem>.{pth,npz,html,json}
+<experiment>/openings/<name>.json       each opening of the test split
+<experiment>/promotions/<name>.json     each change of the champion, by the gate or by `fallback`
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from basekamp.errors import InputError
+from basekamp.naming import Name, Value, parse_name
+from basekamp.records.record import BASELINE, Record, Role
+from basekamp.storage import Store
+
+MODEL, PREDICTIONS, REPORT, RECORD = ".pth", ".npz", ".html", ".json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record as its key tells it; numbers are as rounded in the name."""
+
+    name: str
+    key: str
+    experiment: str
+    role: Role
+    attempt: str
+    id: str
+    params: dict[str, Value]
+    metric: str
+    metrics: dict[str, float]
+    n: int
+    spread: float
+    difference: float | None
+    interval: tuple[float, float] | None
+    verdict: str | None
+    champion: bool = False
+
+    @property
+    def value(self) -> float:
+        """The deciding metric, mean over replicates."""
+        return self.metrics[self.metric]
+
+    def beside(self, extension: str) -> str:
+        """The key of the file of the same stem with another extension."""
+        return stem(self.key) + extension
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One change of the champion: to the record `of`, by "gate" or "fallback"."""
+
+    id: str
+    of: str
+    by: str
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One experiment's part of a store as one listing shows it. Rows are in the order of their ids: oldest first.
+
+    openings: the ids of the records that the test split was opened for. strangers: keys that are no names of ours.
+    """
+
+    experiment: str
+    rows: tuple[Row, ...]
+    promotions: tuple[Promotion, ...]
+    openings: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
+
+    @property
+    def baseline(self) -> Row | None:
+        """The oldest baseline: the pinned one."""
+        return next((row for row in self.rows if row.role == "baseline"), None)
+
+    @property
+    def champion(self) -> Row | None:
+        """The best that passed the gate and was not fallen back from; until then the baseline."""
+        by_id = {row.id: row for row in self.rows}
+        climb = [row for row in self._climb() if row in by_id]
+        return by_id[climb[-1]] if climb else self.baseline
+
+    @property
+    def before_champion(self) -> Row | None:
+        """Where a fallback goes: the champion before the present one, or the baseline."""
+        by_id = {row.id: row for row in self.rows}
+        earlier = [row for row in self._climb()[:-1] if row in by_id]
+        return by_id[earlier[-1]] if earlier else self.baseline
+
+    def judged_before(self, params: dict[str, Value]) -> int:
+        """How many other sets of hyperparameters were judged before this one first was."""
+        recipes = list(dict.fromkeys(_recipe(row.params) for row in self.rows if row.verdict))
+        recipe = _recipe(params)
+        return recipes.index(recipe) if recipe in recipes else len(recipes)
+
+    def find(self, name: str) -> Row:
+        """The record with this name, id or key; raises InputError when there is none."""
+        return _find(self.rows, name, f"{self.experiment}")
+
+    def _climb(self) -> list[str]:
+        """The ids that were champion and still stand: the gate adds one, a fallback cuts back to its target."""
+        climb: list[str] = []
+        for promotion in self.promotions:
+            if promotion.by == "fallback":
+                climb = climb[: climb.index(promotion.of)] if promotion.of in climb else []
+                if self.baseline and promotion.of == self.baseline.id:
+                    continue
+            climb.append(promotion.of)
+        return climb
+
+
+def read_shelves(store: Store, experiment: str | None = None) -> list[Shelf]:
+    """List the store once (or one experiment of it) and sort what the names tell."""
+    found: dict[str, list[PurePosixPath]] = {}
+    for entry in store.entries(f"{experiment}/" if experiment else ""):
+        path = PurePosixPath(entry.key)
+        if path.suffix == RECORD and len(path.parts) > 2:
+            found.setdefault(path.parts[0], []).append(path)
+    return [_shelf(name, paths) for name, paths in sorted(found.items())]
+
+
+def read_shelf(store: Store, experiment: str) -> Shelf:
+    """One experiment's part of a store; empty when it has none."""
+    return next(iter(read_shelves(store, experiment)), Shelf(experiment, (), ()))
+
+
+def find_row(store: Store, name: str) -> Row:
+    """The record of a store with this name, id or key; raises InputError when there is none."""
+    return _find([row for shelf in read_shelves(store) for row in shelf.rows], name, store.url)
+
+
+def read_record(store: Store, row: Row) -> Record:
+    """The whole record behind a row."""
+    return Record.model_validate_json(store.get(row.beside(RECORD)))
+
+
+def record_key(experiment: str, attempt: str, name: str) -> str:
+    """Where a record of this name lies."""
+    folder = BASELINE if attempt == BASELINE else f"attempts/{attempt}"
+    return f"{experiment}/{folder}/{name}"
+
+
+def stem(key: str) -> str:
+    """The key without its last extension."""
+    return key.rpartition(".")[0]
+
+
+def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """Rows as plain values, for `--json`."""
+    keys = (
+        "name",
+        "experiment",
+        "role",
+        "attempt",
+        "params",
+        "metrics",
+        "n",
+        "spread",
+        "difference",
+        "interval",
+        "verdict",
+        "champion",
+        "key",
+    )
+    return [{key: getattr(row, key) for key in keys} for row in rows]
+
+
+def _find(rows: Iterable[Row], name: str, place: str) -> Row:
+    wanted = name.removesuffix(RECORD).removesuffix(MODEL)
+    for row in rows:
+        if wanted in (row.id, stem(row.name), stem(row.key)):
+            return row
+    raise InputError(f"{name} is no record of {place}: `basekamp runs` lists the names.")
+
+
+def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
+    rows: list[Row] = []
+    promotions: list[Promotion] = []
+    openings: list[str] = []
+    strangers: list[str] = []
+    for path in paths:
+        try:
+            if path.parts[1] == "openings":
+                openings.append(str(parse_name(path.name).fields["of"]))
+            elif path.parts[1] == "promotions":
+                promotions.append(_promotion(path.name))
+            else:
+                rows.append(_row(path))
+        except (InputError, KeyError, TypeError, ValueError):
+            strangers.append(str(path))
+    rows.sort(key=lambda row: row.id)
+    promotions.sort(key=lambda promotion: promotion.id)
+    shelf = Shelf(experiment, tuple(rows), tuple(promotions), tuple(openings), tuple(strangers))
+    champion = shelf.champion
+    marked = tuple(replace(row, champion=champion is not None and row.id == champion.id) for row in rows)
+    return replace(shelf, rows=marked)
+
+
+def _row(path: PurePosixPath) -> Row:
+    """Read a key: fields up to `n` are hyperparameters, those up to `spread` metrics, the last the deciding one."""
+    name = parse_name(path.name)
+    fields = dict(name.fields)
+    keys = list(fields)
+    if name.id is None or not {"n", "loss", "spread"} <= fields.keys():
+        raise InputError(f"{path} is no record's name: it needs n, loss, spread and an id.")
+    at_n, at_spread = keys.index("n"), keys.index("spread")
+    metrics = {key: float(fields[key]) for key in keys[at_n + 1 : at_spread]}
+    model_name = f"{stem(path.name)}{MODEL}"
+    return Row(
+        name=model_name,
+        key=str(path.with_name(model_name)),
+        experiment=path.parts[0],
+        role="baseline" if path.parts[1] == BASELINE else "attempt",
+        attempt=BASELINE if path.parts[1] == BASELINE else path.parts[2],
+        id=str(name.id),
+        params={"model": name.model, **{key: fields[key] for key in keys[:at_n]}},
+        metric=list(metrics)[-1],
+        metrics=metrics,
+        n=int(fields["n"]),
+        spread=float(fields["spread"]),
+        difference=float(fields["difference"]) if "difference" in fields else None,
+        interval=(float(fields["low"]), float(fields["high"])) if "low" in fields else None,
+        verdict=str(fields["verdict"]) if "verdict" in fields else None,
+    )
+
+
+def _promotion(file_name: str) -> Promotion:
+    name: Name = parse_name(file_name)
+    return Promotion(id=str(name.id), of=str(name.fields["of"]), by=str(name.fields["by"]))
+
+
+def _recipe(params: dict[str, Value]) -> tuple[tuple[str, Value], ...]:
+    return tuple(sorted(params.items()))

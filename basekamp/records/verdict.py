@@ -1,0 +1,170 @@
+"""The hypothesis against the evidence: difference, interval and verdict.
+
+Two things make a measured difference uncertain: the seeds, and the examples it was measured on. Their variances
+are estimated apart and added. Seeds: the sample variance over replicates. Examples: the delete-a-group jackknife
+over the examples that baseline and attempt share, so any metric will do, and what the two get wrong alike
+cancels out. Degrees of freedom after Welch and Satterthwaite.
+
+Sources: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3 (grouped jackknife); Satterthwaite, 1946.
+"""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from basekamp.errors import InputError
+from basekamp.evaluation.evaluate import Predictions
+from basekamp.evaluation.metrics import metric_value
+from basekamp.experiment import METRICS
+
+Verdict = Literal["supported", "refuted", "inconclusive"]
+ALPHA = 0.05
+GROUPS = 100
+MOST_SEEDS = 1000
+SMALLEST_SHARE = 0.5
+
+
+class Difference(BaseModel):
+    """Attempt minus baseline in the metric's own unit, with its two sources of variance.
+
+    variance_examples has groups - 1 degrees of freedom. variance_seeds_*: of the mean over that side's replicates.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: str
+    value: float
+    n_examples: int
+    groups: int
+    n_seeds: tuple[int, int]
+    variance_examples: float
+    variance_seeds_attempt: float
+    variance_seeds_baseline: float
+
+    @property
+    def gain(self) -> float:
+        """The difference, positive when the attempt is better."""
+        return self.value if METRICS[self.metric] == "maximize" else -self.value
+
+    def interval(self, level: float = 1 - ALPHA) -> tuple[float, float]:
+        """The two-sided interval of the difference at a confidence level."""
+        half = self.half_width(level)
+        return self.value - half, self.value + half
+
+    def half_width(self, level: float, *, seeds_attempt: int | None = None) -> float:
+        """Half the interval's width, with other numbers of attempt seeds if asked."""
+        from scipy.special import stdtrit
+
+        seeds = seeds_attempt or self.n_seeds[0]
+        parts = [
+            (self.variance_examples, self.groups - 1),
+            (self.variance_seeds_attempt * self.n_seeds[0] / seeds, seeds - 1),
+            (self.variance_seeds_baseline, self.n_seeds[1] - 1),
+        ]
+        variance = sum(part for part, _ in parts)
+        if variance == 0.0:
+            return 0.0
+        freedom = variance**2 / sum(part**2 / max(degrees, 1) for part, degrees in parts)
+        return float(stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance)
+
+
+class Comparison(BaseModel):
+    """An attempt judged against the baseline. Differences and intervals are attempt minus baseline.
+
+    interval: at 95 %. judged_interval: at `level`, which is stricter by the attempts judged before; it decides.
+    seeds_needed: how many replicates of the attempt would decide an inconclusive verdict; None when it is
+    decided, or when more seeds cannot decide it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    baseline: str
+    baseline_mean: float
+    attempt_mean: float
+    difference: Difference
+    interval: tuple[float, float]
+    judged_before: int
+    level: float
+    judged_interval: tuple[float, float]
+    expect: float
+    verdict: Verdict
+    seeds_needed: int | None
+    sentence: str
+
+
+def judge(difference: Difference, *, expect: float, judged_before: int) -> tuple[Verdict, float]:
+    """Give the verdict and the confidence level it was reached at.
+
+    supported: the interval excludes zero and the gain is at least `expect`. refuted: the interval excludes a gain
+    of `expect`. Else inconclusive. The j-th attempt of an experiment is judged at an error of
+    0.05 / (j (j + 1)), which adds up to 0.05 however many follow.
+    """
+    j = judged_before + 1
+    level = 1 - ALPHA / (j * (j + 1))
+    half = difference.half_width(level)
+    if difference.gain - half > 0 and difference.gain >= expect:
+        return "supported", level
+    return ("refuted" if difference.gain + half < expect else "inconclusive"), level
+
+
+def seeds_needed(difference: Difference, *, expect: float, level: float) -> int | None:
+    """The fewest replicates of the attempt that would decide, were all estimates exact; None when none would."""
+    margin = difference.gain if difference.gain >= expect else expect - difference.gain
+    for seeds in range(difference.n_seeds[0] + 1, MOST_SEEDS + 1):
+        if difference.half_width(level, seeds_attempt=seeds) < margin:
+            return seeds
+    return None
+
+
+def measure_difference(metric: str, attempt: Predictions, baseline: Predictions) -> Difference:
+    """Measure attempt minus baseline on the examples that both were evaluated on.
+
+    Raises InputError when they share fewer than half of them.
+    """
+    rows, of_attempt, of_baseline = np.intersect1d(attempt.rows, baseline.rows, return_indices=True)
+    if len(rows) < SMALLEST_SHARE * max(len(attempt.rows), len(baseline.rows)):
+        raise InputError(
+            f"the baseline was measured on other examples ({len(rows)} of {len(attempt.rows)} are shared): "
+            "give the changed data an experiment name of its own."
+        )
+    targets = attempt.targets[of_attempt]
+    ours, theirs = attempt.outputs[:, of_attempt], baseline.outputs[:, of_baseline]
+    groups = _groups(targets)
+    means, variances = zip(*(_over_seeds(metric, targets, outputs) for outputs in (ours, theirs)), strict=True)
+    without = np.array(
+        [
+            _gap(metric, targets[groups != g], ours[:, groups != g], theirs[:, groups != g])
+            for g in range(groups.max() + 1)
+        ]
+    )
+    return Difference(
+        metric=metric,
+        value=means[0] - means[1],
+        n_examples=len(rows),
+        groups=len(without),
+        n_seeds=(len(ours), len(theirs)),
+        variance_examples=float((len(without) - 1) / len(without) * np.sum((without - without.mean()) ** 2)),
+        variance_seeds_attempt=variances[0],
+        variance_seeds_baseline=variances[1],
+    )
+
+
+def _groups(targets: NDArray[Any]) -> NDArray[np.int64]:
+    """Deal rows (already in the random order of their hashes) into up to 100 groups, each class evenly."""
+    number = min(GROUPS, len(targets))
+    groups = np.empty(len(targets), dtype=np.int64)
+    groups[np.argsort(targets, kind="stable")] = np.arange(len(targets)) % number
+    return groups
+
+
+def _over_seeds(metric: str, targets: NDArray[Any], outputs: NDArray[np.float32]) -> tuple[float, float]:
+    """Mean over replicates, and the variance of that mean."""
+    values = [metric_value(metric, targets, one) for one in outputs]
+    return float(np.mean(values)), float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.0
+
+
+def _gap(metric: str, targets: NDArray[Any], ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    return _over_seeds(metric, targets, ours)[0] - _over_seeds(metric, targets, theirs)[0]

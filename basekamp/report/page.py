@@ -1,0 +1,42 @@
+"""Pages from the templates beside this file; every value is escaped unless a template says otherwise."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render(template: str, **context: object) -> str:
+    """Fill a template such as `profile.html`; a name that it uses and `context` lacks is an error."""
+    return _environment().get_template(template).render(**context)
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("basekamp.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": _count, "percent": _percent, "short": _short}
+    return environment
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _short(number: float) -> str:
+    """Four digits, as a person writes them."""
+    if number == int(number) and abs(number) < 1e15:
+        return f"{int(number):,}"
+    return f"{number:,.4g}" if 1e-4 <= abs(number) < 1e6 else f"{number:.3e}"

@@ -1,0 +1,203 @@
+"""What the command line shows: the leaderboard, one record, and the steps of a run while it lasts."""
+
+import csv
+import io
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from basekamp.cluster.local import LocalRun, Observer, StepState
+from basekamp.experiment import METRICS
+from basekamp.naming import Value
+from basekamp.records.record import Record
+from basekamp.records.shelf import Row
+
+STEPS = ("prepare-data", "train-model", "evaluate-model", "compare-models")
+VERDICT_STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}
+STATE_MARKS: dict[StepState, tuple[str, str]] = {
+    "done": ("✓", "green"),
+    "reused": ("↺", "cyan"),
+    "failed": ("✗", "red"),
+    "running": ("…", "yellow"),
+}
+
+
+def changing_params(rows: Sequence[Row]) -> list[str]:
+    """The hyperparameters that are not alike in all rows: the only ones worth a column."""
+    keys = list(dict.fromkeys(key for row in rows for key in row.params))
+    return [key for key in keys if len({repr(row.params.get(key)) for row in rows}) > 1]
+
+
+def leaderboard(rows: Sequence[Row]) -> Table:
+    """One line a record, in the order given: what differs, the metric, the difference and the verdict."""
+    params = changing_params(rows)
+    several = len({row.experiment for row in rows}) > 1
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in (["experiment"] if several else []) + ["attempt", *params]:
+        table.add_column(heading, overflow="fold")
+    for heading in ("metric", "± seeds", "n", "difference", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in rows:
+        first = [row.experiment] if several else []
+        table.add_row(*first, _attempt(row), *(_cell(row.params.get(key)) for key in params), *_results(row))
+    return table
+
+
+def record_table(record: Record) -> Table:
+    """Everything worth reading of one record, as two columns."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in _told(record).items():
+        table.add_row(key, escape(str(value)))
+    return table
+
+
+def rows_as_csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV, one column per hyperparameter and metric of any of them."""
+    params = list(dict.fromkeys(key for row in rows for key in row.params))
+    metrics = list(dict.fromkeys(key for row in rows for key in row.metrics))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    results = ["n", "spread", "difference", "low", "high", "verdict", "champion", "key"]
+    writer.writerow(["name", "experiment", "role", "attempt", *params, *metrics, *results])
+    for row in rows:
+        low, high = row.interval or ("", "")
+        numbers = [row.n, row.spread, "" if row.difference is None else row.difference, low, high]
+        writer.writerow(
+            [row.name, row.experiment, row.role, row.attempt]
+            + [row.params.get(key, "") for key in params]
+            + [row.metrics.get(key, "") for key in metrics]
+            + [*numbers, row.verdict or "", row.champion, row.key]
+        )
+    return out.getvalue()
+
+
+class StepDisplay:
+    """A live tree of a run's steps in a terminal; a line for each change elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def steps(self, title: str, run: LocalRun) -> Iterator[Observer]:
+        """Show one run; gives the observer of its steps."""
+        tree = _StepTree(title, run)
+        if self.console.is_terminal:
+            with Live(tree, console=self.console, refresh_per_second=8):
+                yield tree.observe
+            return
+        self.say(title)
+
+        def tell(step: str, state: StepState) -> None:
+            tree.observe(step, state)
+            if state != "running":
+                self.say(f"  {tree.line(step)}")
+
+        yield tell
+
+
+class _StepTree:
+    """The steps of one run and how each stands; rich draws it again several times a second."""
+
+    def __init__(self, title: str, run: LocalRun) -> None:
+        self.title, self.run = title, run
+        self.states: dict[str, StepState] = {}
+        self.started: dict[str, float] = {}
+        self.took: dict[str, float] = {}
+        self.lock = threading.Lock()
+        self.spinner = Spinner("dots")
+
+    def observe(self, step: str, state: StepState) -> None:
+        with self.lock:
+            self.states[step] = state
+            if state == "running":
+                self.started[step] = time.monotonic()
+            elif step in self.started:
+                self.took[step] = time.monotonic() - self.started[step]
+
+    def line(self, step: str) -> str:
+        state = self.states.get(step)
+        if state is None:
+            return f"· {step}"
+        told = {"reused": "reused from an earlier run", "failed": "failed"}.get(state, "")
+        took = f"{self.took[step]:.1f} s" if step in self.took else told
+        return f"{STATE_MARKS[state][0]} {step:<15} {took if state != 'failed' else told}"
+
+    def __rich__(self) -> Group:
+        with self.lock:
+            return Group(Text(self.title, style="bold"), *(self._drawn(step) for step in STEPS))
+
+    def _drawn(self, step: str) -> Any:
+        state = self.states.get(step)
+        if state == "running":
+            self.spinner.update(text=Text(f" {step:<15} {self._progress(step)}"))
+            return self.spinner
+        return Text(self.line(step), style=STATE_MARKS[state][1] if state else "dim")
+
+    def _progress(self, step: str) -> str:
+        seconds = f"{time.monotonic() - self.started[step]:.0f} s"
+        told = self.run.read_progress() if step == "train-model" else None
+        return f"{told[0]}/{told[1]} epochs, {told[2]}, {seconds}" if told else seconds
+
+
+def _attempt(row: Row) -> Text:
+    name = Text(row.attempt, style="bold" if row.role == "baseline" else "")
+    return name.append(" ★", style="yellow") if row.champion else name
+
+
+def _results(row: Row) -> list[Text]:
+    verdict = Text(row.verdict or row.role, style=VERDICT_STYLES.get(row.verdict or "", "dim"))
+    measured = [Text(f"{row.metric} {row.value:.4f}"), Text(f"{row.spread:.4f}"), Text(str(row.n))]
+    if row.difference is None or row.interval is None:
+        return [*measured, Text("–"), Text("–"), verdict]
+    gain = row.difference if METRICS.get(row.metric, "maximize") == "maximize" else -row.difference
+    color = "green" if gain > 0 else "red" if gain < 0 else ""
+    arrow = "▲" if row.difference > 0 else "▼" if row.difference < 0 else " "
+    low, high = row.interval
+    return [*measured, Text(f"{arrow} {row.difference:+.4f}", style=color), Text(f"{low:+.4f} … {high:+.4f}"), verdict]
+
+
+def _cell(value: Value | None) -> str:
+    if value is None:
+        return "–"
+    return escape(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _told(record: Record) -> dict[str, Any]:
+    evaluation, comparison, opening = record.evaluation, record.comparison, record.opening
+    told: dict[str, Any] = {"name": record.name, "experiment": record.experiment, "attempt": record.attempt}
+    if record.hypothesis:
+        told["hypothesis"] = record.hypothesis
+    if comparison:
+        told |= {"verdict": f"{comparison.verdict}: {comparison.sentence}"}
+    for name, value in evaluation.metrics.items():
+        told[name] = f"{value:.6g} ± {evaluation.spread[name]:.2g} over {len(evaluation.replicates)} seeds"
+    if opening:
+        passed = "passed" if opening.passed else "not passed"
+        told["test split"] = (
+            f"{record.metric} {opening.metrics[record.metric]:.6g}, gate {passed}, opening {opening.number}"
+        )
+    told |= dict(record.params)
+    told |= {
+        "data": f"{record.data.source} ({record.data.fingerprint}), rows {record.data.rows}",
+        "trained on": f"{record.training.device}, {sum(r.seconds for r in record.training.replicates):.1f} s",
+        "versions": ", ".join(f"{name} {version}" for name, version in record.training.versions.items()),
+        "created": record.created.isoformat(),
+        "key": record.key,
+    }
+    return told

@@ -1,0 +1,164 @@
+"""What a store is, and what every kind of store shares: the rules for keys, checksums and whole files."""
+
+import hashlib
+import io
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from basekamp.errors import InputError, StoreError
+
+BLOCK_BYTES = 1 << 20
+MAX_KEY_BYTES = 1024  # the limit of S3
+MAX_PART_BYTES = 255  # the limit of file systems
+
+# A part is not empty, '.' or '..' and holds no '/', '\', control character or lone surrogate.
+_PART = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
+_KEY = re.compile(rf"(?!\.sha256|\.tmp){_PART}(?:/{_PART})*\Z")
+
+
+class Entry(NamedTuple):
+    """One line of a listing; `modified` is in UTC and knows it."""
+
+    key: str
+    size_bytes: int
+    modified: datetime
+
+
+class Store(Protocol):
+    """Bytes under keys that are written once, checked on every read, and listed in order."""
+
+    url: str
+
+    def put(self, key: str, source: bytes | Path) -> None:
+        """Create `key`; the same bytes already there are fine, other bytes are a `KeyExistsError`."""
+
+    def get(self, key: str) -> bytes:
+        """Read all bytes of `key`, verified.
+
+        Raises:
+            KeyMissingError: nothing lies under the key.
+            ChecksumError: the bytes are damaged, or were not written through a store.
+        """
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Stream `key` to the file `path`, which appears whole and verified or not at all."""
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """List keys that start with the string `prefix`, sorted by code point; nothing there is no error."""
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing there is fine."""
+
+    def check(self) -> None:
+        """List, write, read back and delete a hidden probe; a `StoreError` says in 5 s what is wrong."""
+
+
+def is_key(text: str) -> bool:
+    """Tell whether `text` can be a key in every kind of store."""
+    if _KEY.match(text) is None:
+        return False
+    if len(text) <= MAX_PART_BYTES and text.isascii():  # most keys; a listing asks for each
+        return True
+    encoded = text.encode()
+    return len(encoded) <= MAX_KEY_BYTES and max(map(len, encoded.split(b"/"))) <= MAX_PART_BYTES
+
+
+def check_key(key: str) -> str:
+    """Return `key` when it can be a key in every kind of store, else raise an `InputError`."""
+    if not is_key(key):
+        raise _not_allowed("key", key)
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` when some key could start with it, else raise an `InputError`."""
+    if prefix and not is_key(prefix) and not is_key(prefix + "x"):
+        raise _not_allowed("prefix", prefix)
+    return prefix
+
+
+def _not_allowed(kind: str, text: str) -> InputError:
+    shown = repr(text if len(text) <= 100 else text[:99] + "…")
+    return InputError(
+        f"{kind} {shown} is not allowed: use parts of 1 to {MAX_PART_BYTES} bytes joined by '/', "
+        f"{MAX_KEY_BYTES} bytes in all, without '.' or '..' as a part, backslashes or control characters, "
+        "and not starting with '.sha256' or '.tmp'."
+    )
+
+
+@contextmanager
+def opened(source: bytes | Path) -> Iterator[BinaryIO]:
+    """Open bytes or a regular file for reading; a path that is no readable file is an `InputError`."""
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    if source.exists() and not source.is_file():
+        raise InputError(f"{source} is not a regular file: give the path of a file, or bytes.")
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error.strerror}): give the path of a readable file.") from error
+    with stream:
+        yield stream
+
+
+def copy_stream(source: BinaryIO, target: BinaryIO | None = None) -> str:
+    """Read `source` to its end, into `target` if there is one; return the SHA-256 as 64 hex digits."""
+    return copy_blocks(iter(partial(source.read, BLOCK_BYTES), b""), target)
+
+
+def copy_blocks(blocks: Iterable[bytes], target: BinaryIO | None = None) -> str:
+    """Write `blocks` to `target` if there is one; return their SHA-256 as 64 hex digits."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+        if target is not None:
+            target.write(block)
+    return digest.hexdigest()
+
+
+def flush_to_disk(stream: BinaryIO) -> None:
+    """Return once what was written to an open file survives a power cut."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Return once names that appeared or vanished in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` at the end of a block without an error, never in part.
+
+    Raises:
+        StoreError: the file system refuses; the message names the path.
+    """
+    hidden = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with hidden.open("xb") as stream:
+            yield stream
+            flush_to_disk(stream)
+        os.replace(hidden, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}): "
+            "choose a path below a folder with free space that can be written."
+        ) from error
+    finally:
+        with suppress(OSError):
+            hidden.unlink()

@@ -1,0 +1,214 @@
+"""A store in a bucket on MinIO or any S3 service, through the `minio` package.
+
+`basekamp.storage.s3_access` lists the environment variables that are read.
+
+The SHA-256 lies in the object's metadata (x-amz-meta-sha256). A put first asks whether the key is there, then
+writes with `If-None-Match: *`, so of two writers one wins. Files over 32 MiB go up in parts of 32 MiB and
+carry the condition on the request that completes them. A service that ignores the condition, as old MinIO
+releases do, still refuses keys that are there, but two writers at the same moment can overwrite each other.
+"""
+
+import copy
+import io
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from xml.etree.ElementTree import ParseError
+
+from minio.error import MinioException, S3Error
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+
+from basekamp.errors import ChecksumError, InputError, KeyExistsError, KeyMissingError, StoreError
+from basekamp.storage.protocol import (
+    BLOCK_BYTES,
+    Entry,
+    check_key,
+    check_prefix,
+    copy_blocks,
+    copy_stream,
+    is_key,
+    opened,
+    whole_file,
+)
+from basekamp.storage.s3_access import AWS_KEYS, MINIO_KEYS, QUICK, connect, describe, read_access, split_url
+
+PART_BYTES = 32 << 20
+_READ_TRIES = 3
+_REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
+_ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+_FAILURES = (MinioException, HTTPError, ParseError, ValueError)
+
+
+class S3Store:
+    """A store below a bucket's prefix; `url` is `s3://bucket/prefix` or `minio://bucket/prefix`."""
+
+    def __init__(self, url: str) -> None:
+        scheme, self._bucket, prefix = split_url(url)
+        self.url = f"{scheme}://{self._bucket}/{prefix}".rstrip("/")
+        self._prefix = prefix and prefix + "/"
+        self._access = read_access(scheme)
+        self._client = connect(self._access)
+
+    def put(self, key: str, source: bytes | Path) -> None:
+        """Create `key`; the same bytes already there are fine, other bytes are a `KeyExistsError`.
+
+        A file is read twice, for the checksum and for the upload, and must not change meanwhile.
+        """
+        check_key(key)
+        with opened(source) as stream, self._explained("write", key):
+            digest = copy_stream(stream)
+            if not self._holds(key, digest):
+                self._create(key, stream, digest)
+
+    def get(self, key: str) -> bytes:
+        """Read all bytes of `key`, verified."""
+        content = io.BytesIO()
+        with self._explained("read", check_key(key)):
+            self._read(key, content)
+        return content.getvalue()
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Stream `key` to the file `path`, which appears whole and verified or not at all."""
+        with self._explained("read", check_key(key)), whole_file(path) as target:
+            self._read(key, target)
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """List keys that start with the string `prefix`, sorted, also those without a checksum."""
+        start = self._prefix + check_prefix(prefix)
+        with self._explained("list"):
+            found = self._client.list_objects(self._bucket, prefix=start, recursive=True)
+            rows = [Entry(each.object_name[len(self._prefix) :], each.size, each.last_modified) for each in found]
+        # Not every service lists in key order: SeaweedFS and S3 Express do not.
+        return iter(sorted(row for row in rows if is_key(row.key)))
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing there is fine."""
+        with suppress(KeyMissingError), self._explained("delete", check_key(key)):
+            self._client.remove_object(self._bucket, self._prefix + key)
+
+    def check(self) -> None:
+        """List, write, read back and delete a hidden probe; a `StoreError` says in 5 s what is wrong."""
+        quick = copy.copy(self)
+        quick._client = connect(self._access, QUICK)
+        quick._probe(f".tmp/check-{uuid.uuid4().hex}")
+
+    def _probe(self, key: str) -> None:
+        content = io.BytesIO(b"basekamp")
+        digest = copy_stream(content)
+        with self._explained("list"):
+            next(self._client.list_objects(self._bucket, prefix=self._prefix, recursive=True), None)
+        with self._explained("write", key):
+            self._create(key, content, digest)
+        with self._explained("read", key):
+            self._read(key, io.BytesIO())
+        with self._explained("delete", key):
+            self._client.remove_object(self._bucket, self._prefix + key)
+
+    def _create(self, key: str, stream: BinaryIO, digest: str) -> None:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        try:
+            self._client.put_object(
+                self._bucket,
+                self._prefix + key,
+                stream,
+                size,
+                metadata={"sha256": digest},
+                part_size=PART_BYTES,
+                num_parallel_uploads=1,
+            )
+        except S3Error as error:
+            if error.code not in ("PreconditionFailed", "ConditionalRequestConflict"):
+                raise
+            if not self._holds(key, digest):
+                raise StoreError(f"another writer was at {self._where(key)} in the same moment: try again.") from error
+
+    def _holds(self, key: str, digest: str) -> bool:
+        """Tell whether the key is there; with other bytes it is a `KeyExistsError`."""
+        try:
+            status = self._client.stat_object(self._bucket, self._prefix + key)
+        except S3Error as error:
+            if error.code == "NoSuchKey":
+                return False
+            raise
+        if status.metadata.get("x-amz-meta-sha256") != digest:
+            raise KeyExistsError(
+                f"{self._where(key)} already holds other bytes and is never overwritten: choose another key."
+            )
+        return True
+
+    def _read(self, key: str, target: BinaryIO) -> None:
+        for tries_left in reversed(range(_READ_TRIES)):
+            target.seek(0)
+            target.truncate()
+            try:
+                return self._read_once(key, target)
+            except (ProtocolError, ReadTimeoutError):
+                if not tries_left:  # urllib3 does not try again what broke off in the middle
+                    raise
+
+    def _read_once(self, key: str, target: BinaryIO) -> None:
+        response = self._client.get_object(self._bucket, self._prefix + key)
+        try:
+            promised = response.headers.get("x-amz-meta-sha256")
+            held = copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
+        finally:
+            response.close()
+            response.release_conn()
+        if promised is None:
+            raise ChecksumError(
+                f"{self._where(key)} has no checksum, so basekamp did not write it: "
+                "delete it and put it again from a good copy."
+            )
+        if held != promised:
+            raise ChecksumError(
+                f"{self._where(key)} is damaged: its SHA-256 is not the one that was written; "
+                "delete it and put it again from a good copy."
+            )
+
+    def _where(self, key: str | None = None) -> str:
+        name = "" if key is None else f", key {self._prefix + key!r}"
+        return f"bucket {self._bucket!r}{name} at {self._access.endpoint}"
+
+    @contextmanager
+    def _explained(self, verb: str, key: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except _FAILURES as error:
+            raise self._explain(error, verb, self._where(key)) from error
+
+    def _explain(self, error: Exception, verb: str, where: str) -> StoreError:
+        code = getattr(error, "code", None) or type(error).__name__
+        endpoint = self._access.endpoint
+        if code == "NoSuchKey":
+            return KeyMissingError(f"nothing lies under {where}: list the store to see its keys.")
+        if code == "NoSuchBucket":
+            return StoreError(
+                f"cannot {verb} {where}: the bucket does not exist; create it, for example with "
+                f"`aws s3 mb s3://{self._bucket} --endpoint-url {endpoint}`, or name another."
+            )
+        if code in _REFUSED:
+            return StoreError(
+                f"cannot {verb} {where}: access was refused ({code}); check the credentials in "
+                f"{' and '.join(AWS_KEYS)} (or {' and '.join(MINIO_KEYS)}) and what they may do."
+            )
+        if code in _ELSEWHERE:
+            return StoreError(
+                f"cannot {verb} {where}: the bucket is in another region than {self._access.region} "
+                f"({code}); set AWS_REGION to its own."
+            )
+        if isinstance(error, HTTPError):
+            return StoreError(
+                f"cannot {verb} {where}: no connection ({describe(error)}); start the service, or correct "
+                f"the endpoint in {self._access.endpoint_variable}."
+            )
+        if isinstance(error, S3Error):
+            return StoreError(f"cannot {verb} {where}: the service answered {code}; see its log for the cause.")
+        return StoreError(
+            f"cannot {verb} {where}: the answer is not one of S3 ({code}); see the log of the service, or "
+            f"correct the endpoint in {self._access.endpoint_variable}."
+        )

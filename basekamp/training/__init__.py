@@ -1,0 +1,1 @@
+"""Training: replicates of one attempt, resumable, on CPU and CUDA from the same code."""

@@ -1,0 +1,50 @@
+"""Kubeflow component: evaluation to verdict, record and report."""
+
+from kfp import dsl
+
+from components import component
+
+
+@component
+def compare_models(
+    dataset: dsl.Input[dsl.Dataset],
+    model_file: dsl.Input[dsl.Model],
+    evaluation: dsl.Input[dsl.Artifact],
+    report: dsl.Output[dsl.HTML],
+    summary: dsl.Output[dsl.Markdown],
+    record: dsl.Output[dsl.Artifact],
+    store: str,
+    experiment: str,
+    run_id: str,
+    attempt: str = "baseline",
+    hypothesis: str = "",
+    expect: float = 0.0,
+    gpus: str = "0",
+):
+    """Judge an attempt against the baseline, put its record into the store, and write the report.
+
+    Args:
+        dataset: The data set folder from prepare-data.
+        model_file: The model folder from train-model.
+        evaluation: The evaluation folder from evaluate-model.
+        report: The report as one HTML page.
+        summary: The verdict and its table as Markdown.
+        record: The record as JSON.
+        store: Folder, s3://bucket/prefix or minio://bucket/prefix where records live.
+        experiment: Name of the experiment.
+        run_id: Name of this run; a repeated step of the same run gives the same record.
+        attempt: Name of the attempt; "baseline" for the baseline.
+        hypothesis: Why the attempt should be better.
+        expect: Smallest gain that matters, in the metric's unit.
+        gpus: How many GPUs; "0" evaluates on the CPU.
+    """
+    from pathlib import Path
+
+    from basekamp.records.compare import Question, compare_models
+
+    question = Question(experiment=experiment, attempt=attempt, hypothesis=hypothesis, expect=expect, run=run_id)
+    pages = {"html": Path(report.path), "markdown": Path(summary.path)}
+    folders = (Path(dataset.path), Path(model_file.path), Path(evaluation.path))
+    written = compare_models(*folders, question, store=store, gpus=gpus, **pages)
+    Path(record.path).write_text(written.model_dump_json(indent=1))
+    record.metadata.update(name=written.name, key=written.key)

@@ -1,0 +1,1 @@
+"""The pipelines, as functions and compiled to the YAML that every place runs."""

@@ -1,0 +1,139 @@
+"""One attempt (or the baseline) as one pipeline run: prepare, train, evaluate, compare."""
+
+from kfp import dsl, kubernetes
+
+from components.compare_models import compare_models
+from components.evaluate_model import evaluate_model
+from components.prepare_data import prepare_data
+from components.train_model import train_model
+
+MINIO_SECRET = "mlpipeline-minio-artifact"
+MINIO_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+
+
+@dsl.pipeline(name="train-and-compare")
+def train_and_compare(
+    experiment: str,
+    source: str,
+    target: str,
+    metric: str,
+    store: str,
+    attempt: str = "baseline",
+    hypothesis: str = "",
+    expect: float = 0.0,
+    seeds: int = 3,
+    model: str = "linear",
+    n_layers: int = 2,
+    width: int = 128,
+    act: str = "relu",
+    dropout: float = 0.0,
+    n_epochs: int = 20,
+    batch_size: int = 128,
+    lr: float = 0.001,
+    weight_decay: float = 0.0001,
+    schedule: str = "cosine",
+    patience: int = 5,
+    options: str = "{}",
+    task: str = "auto",
+    drop: list[str] = [],  # noqa: B006 - kfp reads the default from the signature
+    rare: int = 10,
+    validation: float = 0.15,
+    test: float = 0.2,
+    group: str = "",
+    gpus: str = "0",
+    data_fingerprint: str = "",
+    code_version: str = "",
+):
+    """Train one attempt with several seeds and judge it against the experiment's baseline.
+
+    Args:
+        experiment: Name of the experiment.
+        source: Path, URL, s3:// or minio:// object, or a bundled data set such as sklearn:digits.
+        target: Name of the column to predict.
+        metric: Deciding metric: accuracy, balanced_accuracy, f1, auc, loss, rmse, mae or r2.
+        store: Folder, s3://bucket/prefix or minio://bucket/prefix where records live.
+        attempt: Name of the attempt; "baseline" makes the baseline.
+        hypothesis: Why the attempt should be better.
+        expect: Smallest gain that matters, in the metric's unit.
+        seeds: How many replicates to train.
+        model: majority, mean, linear, mlp, cnn, or package.module:callable.
+        n_layers: Hidden layers of mlp, convolutions of cnn.
+        width: Units of a hidden layer, channels of a convolution.
+        act: relu, leaky_relu, gelu, silu or tanh.
+        dropout: Share of units dropped while training, from 0 to below 1.
+        n_epochs: Most passes over the training split.
+        batch_size: Rows of one step.
+        lr: Highest learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        schedule: cosine or constant.
+        patience: Epochs without a better validation value before stopping; 0 for never.
+        options: Keywords for a model of your own, as a JSON object.
+        task: auto, classification or regression.
+        drop: Columns to leave out, such as known leaks.
+        rare: Categories seen less often than this in the training split become one "other".
+        validation: Share of rows for the validation split.
+        test: Share of rows for the test split.
+        group: Column whose equal values stay in one split; empty for none.
+        gpus: How many GPUs; "0" trains on the CPU.
+        data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
+        code_version: Version of the code; part of the cache key.
+    """
+    prepared = prepare_data(
+        source=source,
+        target=target,
+        task=task,
+        drop=drop,
+        rare=rare,
+        validation=validation,
+        test=test,
+        group=group,
+        data_fingerprint=data_fingerprint,
+        code_version=code_version,
+    )
+    trained = train_model(
+        dataset=prepared.outputs["dataset"],
+        metric=metric,
+        seeds=seeds,
+        model=model,
+        n_layers=n_layers,
+        width=width,
+        act=act,
+        dropout=dropout,
+        n_epochs=n_epochs,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        patience=patience,
+        options=options,
+        gpus=gpus,
+        code_version=code_version,
+    )
+    evaluated = evaluate_model(
+        dataset=prepared.outputs["dataset"],
+        model_file=trained.outputs["model_file"],
+        metric=metric,
+        gpus=gpus,
+        code_version=code_version,
+    )
+    compared = compare_models(
+        dataset=prepared.outputs["dataset"],
+        model_file=trained.outputs["model_file"],
+        evaluation=evaluated.outputs["evaluation"],
+        store=store,
+        experiment=experiment,
+        run_id=f"{dsl.PIPELINE_JOB_NAME_PLACEHOLDER}/{dsl.PIPELINE_JOB_ID_PLACEHOLDER}",
+        attempt=attempt,
+        hypothesis=hypothesis,
+        expect=expect,
+        gpus=gpus,
+    )
+    # A verdict depends on what the store holds by then.
+    compared.set_caching_options(False)
+    for task_on_gpu in (trained, evaluated, compared):
+        task_on_gpu.set_accelerator_type("nvidia.com/gpu")
+        task_on_gpu.set_accelerator_limit(gpus)
+    # PyTorch shares memory between processes through /dev/shm, which is 64 MiB unless mounted.
+    kubernetes.empty_dir_mount(trained, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit="2Gi")
+    for task_on_store in (prepared, compared):
+        kubernetes.use_secret_as_env(task_on_store, secret_name=MINIO_SECRET, secret_key_to_env=MINIO_KEYS)
