@@ -38,9 +38,7 @@ class Attempt(Section):
         max_length=2000,
         description="a sentence of at most 2000 characters that says what should help, and why",
     )
-    expect: Number = Field(
-        gt=0, description="a number above 0: the smallest gain that matters, in the metric's unit"
-    )
+    expect: Number = Field(gt=0, description="a number above 0: the smallest gain that matters, in the metric's unit")
     overrides: dict[str, Any] = {}
 
     @field_validator("name")
@@ -118,9 +116,7 @@ def _sweep_problems(key: str, values: list[Any]) -> Iterator[Problem]:
         yield Problem((key,), unknown_key(key, swept), values)
         return
     if not values or any(value in values[:i] for i, value in enumerate(values)):
-        yield Problem(
-            (key,), " needs a list of different values, or a range such as [1e-4, 3e-2, log].", values
-        )
+        yield Problem((key,), " needs a list of different values, or a range such as [1e-4, 3e-2, log].", values)
         return
     if is_range(values):
         low, high, scale = values

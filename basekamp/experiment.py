@@ -17,17 +17,8 @@ from basekamp.attempt import (
     settings_problems,
 )
 from basekamp.errors import InputError
-from basekamp.hyperparameters import (
-    CLASSIFICATION_METRICS,
-    METRICS,
-    REGRESSION_METRICS,
-    Goal,
-    Hyperparameters,
-    Number,
-    Whole,
-    override,
-    override_problems,
-)
+from basekamp.evaluation.goals import CLASSIFICATION_METRICS, METRICS, REGRESSION_METRICS, Goal
+from basekamp.hyperparameters import Hyperparameters, Number, Whole, override, override_problems
 from basekamp.validation import (
     Problem,
     did_you_mean,
@@ -41,9 +32,6 @@ from basekamp.validation import (
 from basekamp.yaml_file import KeyPath, read_yaml
 
 __all__ = [
-    "CLASSIFICATION_METRICS",
-    "METRICS",
-    "REGRESSION_METRICS",
     "Attempt",
     "DataSettings",
     "Experiment",
@@ -69,25 +57,19 @@ class Split(Section):
     def _training_keeps_a_fifth(self) -> Self:
         if self.validation + self.test > 0.8 + 1e-9:
             both = f"{self.validation} and {self.test}"
-            raise said(
-                f" takes {both} for validation and test: use at most 0.8 together, the rest is for training."
-            )
+            raise said(f" takes {both} for validation and test: use at most 0.8 together, the rest is for training.")
         return self
 
 
 class DataSettings(Section):
     """Where the rows come from and what is to be predicted from them."""
 
-    source: str = Field(
-        min_length=1, description="a path, a URL or a bundled data set such as sklearn:digits"
-    )
+    source: str = Field(min_length=1, description="a path, a URL or a bundled data set such as sklearn:digits")
     target: Column = Field(description="the name of the column to predict")
     task: Literal["auto", "classification", "regression"] = Field(
         default="auto", description="auto, classification or regression"
     )
-    drop: tuple[Column, ...] = Field(
-        default=(), description="a list of different column names, such as [id, date]"
-    )
+    drop: tuple[Column, ...] = Field(default=(), description="a list of different column names, such as [id, date]")
     rare: Whole = Field(
         default=10,
         ge=0,
@@ -141,12 +123,8 @@ class Experiment(Section):
     experiment: Name
     data: DataSettings = Field(description="a mapping with source and target")
     metric: Metric = Field(description="a mapping such as {name: accuracy}")
-    seeds: Whole = Field(
-        default=3, ge=2, le=100, description="a whole number from 2 to 100: the noise needs two runs"
-    )
-    baseline: dict[str, Any] = Field(
-        default={}, description="a mapping of hyperparameters, such as {model: linear}"
-    )
+    seeds: Whole = Field(default=3, ge=2, le=100, description="a whole number from 2 to 100: the noise needs two runs")
+    baseline: dict[str, Any] = Field(default={}, description="a mapping of hyperparameters, such as {model: linear}")
     attempts: dict[str, Attempt] = Field(
         default={}, description="a mapping from each attempt's name to its hypothesis, expect and settings"
     )
@@ -156,9 +134,7 @@ class Experiment(Section):
     @classmethod
     def _metric_fits_task(cls, metric: Metric, info: ValidationInfo) -> Metric:
         task = info.data["data"].task if "data" in info.data else "auto"
-        allowed = {"classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS}.get(
-            task, METRICS
-        )
+        allowed = {"classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS}.get(task, METRICS)
         if metric.name not in allowed:
             clause = not_allowed(metric.name, f"{one_of(list(allowed))} with data.task: {task}")
             raise_together([Problem(("name",), clause)])

@@ -1,14 +1,14 @@
-"""Every setting of one training, the metrics that judge it, and how an attempt overrides the baseline's."""
+"""Every setting of one training, and how an attempt overrides the baseline's."""
 
 import keyword
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from basekamp.errors import InputError
+from basekamp.evaluation.goals import METRICS, RESULT_KEYS
 from basekamp.validation import (
     Problem,
     did_you_mean,
@@ -19,22 +19,6 @@ from basekamp.validation import (
     said,
     unknown_key,
 )
-
-Goal = Literal["maximize", "minimize"]
-
-CLASSIFICATION_METRICS: Mapping[str, Goal] = MappingProxyType(
-    {
-        "accuracy": "maximize",
-        "balanced_accuracy": "maximize",
-        "f1": "maximize",
-        "auc": "maximize",
-        "loss": "minimize",
-    }
-)
-REGRESSION_METRICS: Mapping[str, Goal] = MappingProxyType(
-    {"rmse": "minimize", "mae": "minimize", "r2": "maximize", "loss": "minimize"}
-)
-METRICS: Mapping[str, Goal] = MappingProxyType({**CLASSIFICATION_METRICS, **REGRESSION_METRICS})
 
 MODELS = ("majority", "mean", "linear", "mlp", "cnn")
 
@@ -170,6 +154,8 @@ def override_problems(values: Mapping[str, Any], *, other_keys: tuple[str, ...] 
 def _option_clause(key: object, value: object) -> str:
     if not isinstance(key, str) or not _is_name(key):
         return " is not allowed as a keyword: use letters, digits and _, not beginning with a digit."
+    if key in RESULT_KEYS or key in METRICS:
+        return " is a result's name in every record: give the option another name."
     if key in Hyperparameters.model_fields:
         return " is the name of a hyperparameter: give the option another name."
     if not isinstance(value, int | float | str) or (isinstance(value, float) and not math.isfinite(value)):

@@ -8,6 +8,7 @@ belongs to the model or the value it stands in. `cut-<N>more` counts fields left
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ _WORDS: dict[str, Value] = {
 }
 
 _EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
+_EXAMPLE = '{"model": "mlp", "fields": {"n_layers": 3}, "extension": "pth"}'
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
 
 
@@ -138,9 +140,7 @@ def new_id(when: datetime, run: str) -> str:
 
     """
     if when.utcoffset() is None:
-        raise InputError(
-            f"The time {when.isoformat()} has no time zone: give one, such as datetime.now(UTC)."
-        )
+        raise InputError(f"The time {when.isoformat()} has no time zone: give one, such as datetime.now(UTC).")
     seconds = (when - _EPOCH) // timedelta(seconds=1)
     if not 0 <= seconds < 1 << 30:
         raise InputError(f"The time {when.isoformat()} is out of range: ids reach from 2020 to 2053.")
@@ -154,6 +154,32 @@ def id_digest(id: str) -> str:
     return id[-6:]
 
 
+def id_time(id: str) -> datetime:
+    """When an id that `new_id` made was made, to the second."""
+    _check_id(id)
+    seconds = 0
+    for character in id[1:7]:
+        seconds = seconds << 5 | _BASE32.index(character)
+    return _EPOCH + timedelta(seconds=seconds)
+
+
+def name_from_json(text: str) -> Name:
+    """Read {model, fields, extension, id, cut} as `basekamp name parse --json` writes it; all but model may miss.
+
+    Raises:
+        InputError: no JSON object, or one with other keys or without a model.
+    """
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{_show(text)} is no JSON ({error}): give an object such as {_EXAMPLE}.") from error
+    if not isinstance(told, dict) or "model" not in told or not told.keys() <= Name.__dataclass_fields__.keys():
+        raise InputError(f"{_show(text)} is no name: give an object such as {_EXAMPLE}.")
+    if not isinstance(told.get("fields", {}), dict):
+        raise InputError(f"fields={_show(told['fields'])} is no object: give {_EXAMPLE}.")
+    return Name(**told)
+
+
 def _base32(number: int) -> str:
     """Write a number of 30 bits as six characters."""
     return "".join(_BASE32[number >> shift & 31] for shift in range(25, -1, -5))
@@ -163,9 +189,7 @@ def _read_fields(keys: list[str], values: list[str]) -> dict[str, Value]:
     """Give each value its type back; what holds an escape is always a string."""
     fields: dict[str, Value] = {}
     number_in = _NUMBER.fullmatch
-    for key, text in zip(
-        keys, values, strict=True
-    ):  # one plain loop: a call for each value costs 2 µs a name
+    for key, text in zip(keys, values, strict=True):  # one plain loop: a call for each value costs 2 µs a name
         match = number_in(text)
         if match is None:
             fields[key] = _WORDS[text] if text in _WORDS else _unescape(text) if "%" in text else text
@@ -266,9 +290,7 @@ def _check_text(text: str) -> None:
 
 def _check_parts(name: Name) -> None:
     if not isinstance(name.model, str) or not name.model:
-        raise InputError(
-            f"The model name {_show(name.model)} is not allowed: use a string that is not empty."
-        )
+        raise InputError(f"The model name {_show(name.model)} is not allowed: use a string that is not empty.")
     if not isinstance(name.extension, str) or not _EXTENSION.fullmatch(name.extension):
         raise InputError(
             f"The extension {_show(name.extension)} is not allowed: "

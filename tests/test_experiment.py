@@ -467,9 +467,7 @@ def test_metric_of_other_task_is_refused(load, task, metric, told):
 
 def test_majority_for_regression_is_refused(load):
     message = refusal(load, SMALL.replace("accuracy", "mae") + "baseline: {model: majority}\n")
-    assert (
-        "baseline.model='majority' is not allowed: use mean or linear, since this is a regression." in message
-    )
+    assert "baseline.model='majority' is not allowed: use mean or linear, since this is a regression." in message
 
 
 # bytes of a whole file; what the user is told after its path
@@ -525,9 +523,7 @@ def test_unreadable_path_is_refused(tmp_path, name, told):
 
 
 def test_all_problems_are_told_in_order_of_lines(load):
-    text = (
-        SMALL.replace("accuracy", "acuracy") + "seeds: 1\nbaseline: {lr: 0, widht: 3}\nextra: 1\nseeds: 2\n"
-    )
+    text = SMALL.replace("accuracy", "acuracy") + "seeds: 1\nbaseline: {lr: 0, widht: 3}\nextra: 1\nseeds: 2\n"
     lines = refusal(load, text).splitlines()
     starts = [
         ", line 3: metric",
@@ -590,9 +586,7 @@ def test_attempt_is_baseline_with_overrides(load):
 
 
 def test_unknown_attempt_is_refused_with_nearest_name(load):
-    with pytest.raises(
-        InputError, match=r"'deepr' is not an attempt of small: did you mean deeper\? use deeper\."
-    ):
+    with pytest.raises(InputError, match=r"'deepr' is not an attempt of small: did you mean deeper\? use deeper\."):
         load(SMALL + ATTEMPT).hyperparameters("deepr")
     with pytest.raises(InputError, match=r"'deepr' is not an attempt of small: add it to the file first\."):
         load(SMALL).hyperparameters("deepr")
@@ -717,9 +711,7 @@ def test_dumped_experiment_loads_equal(load, document):
     for name, attempt in loaded.attempts.items():
         written = document["attempts"][name]
         assert attempt.hypothesis == written["hypothesis"].strip()
-        assert {**attempt.overrides, "expect": attempt.expect} == {
-            k: written[k] for k in written if k != "hypothesis"
-        }
+        assert {**attempt.overrides, "expect": attempt.expect} == {k: written[k] for k in written if k != "hypothesis"}
         assert loaded.hyperparameters(name).model in (*MODELS, OWN)
 
 

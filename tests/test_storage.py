@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -233,7 +233,9 @@ def test_fetch_replaces_a_file_only_when_all_is_well(store: Store, tmp_path: Pat
         store.fetch("a", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"old"
     store.put("a", b"new")
-    store.fetch("a", tmp_path / "copy")
+    with (tmp_path / "copy").open("rb") as reader:
+        store.fetch("a", tmp_path / "copy")
+        assert reader.read() == b"old"  # whoever was reading goes on with the whole old file
     assert (tmp_path / "copy").read_bytes() == b"new"
 
 
@@ -263,13 +265,14 @@ for i in range(int(number)):
 
 def test_of_racing_writers_exactly_one_wins_each_key(store: Store) -> None:
     number = 60
-    writers = [python(RACER, store.url, name, str(number)) for name in "xyz"]
-    for writer in writers:
-        assert writer.stdout.readline() == b"ready\n"
-    for writer in writers:
-        writer.stdin.write(b"\n")
-        writer.stdin.flush()
-    won = [(int(i), name) for writer, name in zip(writers, "xyz", strict=True) for i in finish(writer)]
+    with ExitStack() as stack:
+        writers = {name: stack.enter_context(python(RACER, store.url, name, str(number))) for name in "xyz"}
+        for writer in writers.values():
+            assert writer.stdout.readline() == b"ready\n"
+        for writer in writers.values():
+            writer.stdin.write(b"\n")
+            writer.stdin.flush()
+        won = [(int(i), name) for name, writer in writers.items() for i in finish(writer)]
     assert sorted(i for i, _ in won) == list(range(number))
     assert all(store.get(f"race/{i}") == name.encode() * 1000 for i, name in won)
 
@@ -289,11 +292,10 @@ def test_a_killed_writer_leaves_whole_objects_only(store: Store, tmp_path: Path)
     content = os.urandom(6 * MIB)
     (tmp_path / "source").write_bytes(content)
     for attempt in range(4):
-        writer = python(ENDLESS_WRITER, store.url, f"try{attempt}", str(tmp_path / "source"))
-        assert writer.stdout.readline() == b"0\n"
-        time.sleep(0.043 * attempt)  # it is in the middle of some later key
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
+        with python(ENDLESS_WRITER, store.url, f"try{attempt}", str(tmp_path / "source")) as writer:
+            assert writer.stdout.readline() == b"0\n"
+            time.sleep(0.043 * attempt)  # it is in the middle of some later key
+            writer.send_signal(signal.SIGKILL)
     assert {f"try{attempt}/0" for attempt in range(4)} <= set(keys_of(store))
     for key, size, _ in store.entries():
         assert (size, store.get(key) == content) == (len(content), True)
@@ -301,9 +303,14 @@ def test_a_killed_writer_leaves_whole_objects_only(store: Store, tmp_path: Path)
     assert store.get("after") == content
 
 
-def python(code: str, *arguments: str) -> "subprocess.Popen[bytes]":
+@contextmanager
+def python(code: str, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-c", code, *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def finish(process: "subprocess.Popen[bytes]") -> list[str]:
@@ -407,7 +414,8 @@ def test_the_ways_to_name_a_folder_agree(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_opening_a_store_imports_no_heavy_package() -> None:
     code = "import sys, basekamp.storage as s; s.open_store('x'); print(*sys.modules)"
-    assert not {"torch", "kfp", "minio", "urllib3"} & set(finish(python(code)))
+    with python(code) as process:
+        assert not {"torch", "kfp", "minio", "urllib3"} & set(finish(process))
 
 
 # folder
@@ -516,7 +524,8 @@ try:
 except StoreError as error:
     print(error)
 """
-    assert "cannot write 'a' in store" in " ".join(finish(python(code)))
+    with python(code) as process:
+        assert "cannot write 'a' in store" in " ".join(finish(process))
     assert files_below(tmp_path / "store") == []
 
 

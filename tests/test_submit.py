@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kfp.cli.run import create
 from kfp.cli.utils.parsing import parse_parameter_value
 
+import basekamp.cluster.endpoint as endpoint
 import basekamp.cluster.submit as submission
 from basekamp.cluster.arguments import kfp_command, typed_arguments
 from basekamp.cluster.submit import Submitted, submit, wait
@@ -361,7 +362,7 @@ def test_submit_dead_port_refused(package: Path, capfd: pytest.CaptureFixture[st
 
 
 def test_submit_silent_endpoint_refused(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(endpoint, "ANSWER_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(BasekampError, match=f"{url} cannot be reached"):

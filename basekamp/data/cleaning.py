@@ -81,9 +81,7 @@ def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
         if name not in known:
             raise InputError(_no_column(name, known))
     if settings.drop or settings.split.group:
-        raise InputError(
-            f"images have no column but {table.target!r}: leave out data.drop and data.split.group."
-        )
+        raise InputError(f"images have no column but {table.target!r}: leave out data.drop and data.split.group.")
     labels = _labels(table)
     rows = hash_images(table.images)
     first = first_of_each(combine_columns({"image": rows, "label": hash_column(labels)}))

@@ -100,13 +100,9 @@ class Dataset:
             raise InputError(f"there is no split {name!r}: use one of {', '.join(SPLITS)}.")
         folder = self.directory / name
         try:
-            return SplitArrays(
-                *(np.load(folder / f"{part}.npy", mmap_mode="c") for part in SplitArrays._fields)
-            )
+            return SplitArrays(*(np.load(folder / f"{part}.npy", mmap_mode="c") for part in SplitArrays._fields))
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"the split {folder} cannot be read ({error}): prepare the data again."
-            ) from error
+            raise InputError(f"the split {folder} cannot be read ({error}): prepare the data again.") from error
 
 
 def load_dataset(directory: Path) -> Dataset:

@@ -60,18 +60,14 @@ def prepare_data(settings: "DataSettings", directory: Path, *, fingerprint: str 
                 f"{fingerprint}): run the experiment again on the new data."
             )
         table = read_local(settings.source, path)
-        clean = (
-            clean_images(table, settings) if isinstance(table, ImageTable) else clean_table(table, settings)
-        )
+        clean = clean_images(table, settings) if isinstance(table, ImageTable) else clean_table(table, settings)
         del table
         schema, splits, profile = _build(clean, settings, found)
     _write(directory, schema, splits, profile)
     return load_dataset(directory)
 
 
-def _build(
-    clean: CleanRows, settings: "DataSettings", fingerprint: str
-) -> tuple[Schema, dict[str, SplitArrays], str]:
+def _build(clean: CleanRows, settings: "DataSettings", fingerprint: str) -> tuple[Schema, dict[str, SplitArrays], str]:
     sides = assign_sides(clean.places, validation=settings.split.validation, test=settings.split.test)
     check_sides(sides, clean.target.y, clean.target.classes)
     encoded = _encode_inputs(clean, sides == 0, rare=settings.rare)

@@ -137,9 +137,7 @@ def _sample_images(train: SplitArrays, schema: Schema) -> str:
         for place, index in enumerate(group[:SAMPLE_IMAGES]):
             image = train.x[index].transpose(1, 2, 0)
             top, left = row * (height + 1), place * (width + 1)
-            sheet[top : top + height, left : left + width] = (
-                image[..., :3] if channels > 2 else image[..., :1]
-            )
+            sheet[top : top + height, left : left + width] = image[..., :3] if channels > 2 else image[..., :1]
     stretched = sheet.astype(np.float64) * 255 / max(1, int(sheet.max()))
     return base64.b64encode(_png(stretched.astype(np.uint8))).decode()
 
@@ -164,9 +162,7 @@ def _type_name(dtype: pl.DataType) -> str:
     if dtype.is_numeric():
         return "number"
     names: dict[Any, str] = {pl.Boolean: "bool", pl.Date: "date", pl.Datetime: "date and time"}
-    return names.get(
-        dtype.base_type(), "text" if dtype in (pl.String, pl.Categorical, pl.Enum) else str(dtype).lower()
-    )
+    return names.get(dtype.base_type(), "text" if dtype in (pl.String, pl.Categorical, pl.Enum) else str(dtype).lower())
 
 
 def _note(name: str, schema: Schema) -> str:

@@ -39,9 +39,7 @@ def read_csv(path: Path) -> pl.DataFrame:
         frame = pl.read_csv(path, infer_schema=False)
         _check_header(path)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path.name} is not a readable CSV ({_first_line(error)}): mend the file."
-        ) from error
+        raise InputError(f"{path.name} is not a readable CSV ({_first_line(error)}): mend the file.") from error
     if frame.height != records:
         raise InputError(
             f"{path.name} has {records} rows but reads as {frame.height}: put values that hold a quote in "
@@ -78,25 +76,19 @@ def read_npz(path: Path) -> pl.DataFrame | ImageTable:
             pair = next((p for p in NPZ_PAIRS if set(p) <= set(arrays.files)), None)
             if pair is None:
                 found = ", ".join(arrays.files) or "none"
-                raise InputError(
-                    f"{path.name} holds the arrays {found}: name them x and y, or images and labels."
-                )
+                raise InputError(f"{path.name} holds the arrays {found}: name them x and y, or images and labels.")
             x, y = arrays[pair[0]], arrays[pair[1]]
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{path.name} is not an .npz file of plain arrays: write it with numpy.savez."
-        ) from error
+        raise InputError(f"{path.name} is not an .npz file of plain arrays: write it with numpy.savez.") from error
     if y.ndim != 1 or x.ndim not in (2, 3, 4) or len(x) != len(y) or not x.size:
         raise InputError(
             f"{path.name} holds {pair[0]} {list(x.shape)} and {pair[1]} {list(y.shape)}: "
             "give x [n, d], [n, h, w] or [n, c, h, w], and y [n]."
         )
     if y.dtype.kind == "f" and (missing := int(np.isnan(y).sum())):
-        raise InputError(
-            f"{pair[1]} of {path.name} is NaN for {missing} of {len(y)} rows: take those rows out."
-        )
+        raise InputError(f"{pair[1]} of {path.name} is NaN for {missing} of {len(y)} rows: take those rows out.")
     if x.ndim > 2:
         return ImageTable(_as_pixels(x, path.name), y, pair[1])
     return pl.DataFrame({f"x{i}": x[:, i] for i in range(x.shape[1])} | {pair[1]: y})
@@ -105,9 +97,7 @@ def read_npz(path: Path) -> pl.DataFrame | ImageTable:
 def read_digits(path: Path) -> ImageTable:
     """Read the 1,797 handwritten digits of scikit-learn: [n, 1, 8, 8], values 0 to 16, target `digit`."""
     table = pl.read_csv(path, has_header=False).to_numpy()
-    return ImageTable(
-        table[:, :64].reshape(-1, 1, 8, 8).astype(np.uint8), table[:, 64].astype(np.int64), "digit"
-    )
+    return ImageTable(table[:, :64].reshape(-1, 1, 8, 8).astype(np.uint8), table[:, 64].astype(np.int64), "digit")
 
 
 def _count_records(path: Path) -> int:
@@ -122,9 +112,7 @@ def _count_records(path: Path) -> int:
         width = width or length
         count += 1
         if length not in (0, width):
-            raise InputError(
-                f"line {line} of {path.name} has {length} values, the header {width}: mend that line."
-            )
+            raise InputError(f"line {line} of {path.name} has {length} values, the header {width}: mend that line.")
     if width == 0:
         raise InputError(f"{path.name} is empty: give a file with a header and rows.")
     return count
@@ -148,8 +136,7 @@ def _quoted_rows(path: Path) -> Iterator[tuple[int, int]]:
                 start = reader.line_num + 1
         except csv.Error as error:
             raise InputError(
-                f"the row at line {start} of {path.name} is broken ({error}): "
-                "look for a quote that is not closed."
+                f"the row at line {start} of {path.name} is broken ({error}): look for a quote that is not closed."
             ) from error
         except UnicodeDecodeError as error:
             raise InputError(f"{path.name} is not UTF-8 text: convert it to UTF-8.") from error
@@ -190,9 +177,7 @@ def _as_pixels(x: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if x.dtype == np.uint8 or x.dtype == bool:
         return np.ascontiguousarray(x, dtype=np.uint8)
     if x.dtype.kind not in "iuf" or not np.isfinite(x).all() or x.min() < 0 or x.max() > 255:
-        raise InputError(
-            f"{name} holds pixels that are not finite numbers from 0 to 255: convert them to uint8."
-        )
+        raise InputError(f"{name} holds pixels that are not finite numbers from 0 to 255: convert them to uint8.")
     whole = x.dtype.kind in "iu" or bool((x == np.round(x)).all())
     if not whole and x.max() > 1:
         raise InputError(f"{name} holds fractional pixels above 1: use 0 to 1, or whole numbers up to 255.")

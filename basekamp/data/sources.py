@@ -85,9 +85,7 @@ def read_local(source: str, path: Path) -> pl.DataFrame | ImageTable:
         return _read_flights(path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise InputError(
-            f"the kind of {without_secrets(source)} is not known: use one of {', '.join(READERS)}."
-        )
+        raise InputError(f"the kind of {without_secrets(source)} is not known: use one of {', '.join(READERS)}.")
     return reader(path)
 
 
@@ -108,9 +106,7 @@ def _bundled_file(source: str) -> Path | None:
     if source not in BUNDLED:
         near = get_close_matches(source, BUNDLED, 1)
         hint = f"did you mean {near[0]}, or" if near else "use"
-        raise InputError(
-            f"{source!r} is not bundled: {hint} one of {', '.join(BUNDLED)}, or the path of a file."
-        )
+        raise InputError(f"{source!r} is not bundled: {hint} one of {', '.join(BUNDLED)}, or the path of a file.")
     package, inside = BUNDLED[source]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

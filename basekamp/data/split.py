@@ -95,7 +95,7 @@ def check_sides(sides: NDArray[np.int8], labels: NDArray[np.int64], classes: tup
         if rows < 2:
             raise InputError(
                 f"the {name} split gets {rows} of {len(sides)} rows, at least 2 are needed: give more rows "
-                "(with data.split.group, more groups) or change the shares in data.split."
+                "(equal rows, and rows of one group, share a side) or change the shares in data.split."
             )
     if not classes:
         return
@@ -150,9 +150,7 @@ def _number_bits(column: pl.Series) -> Hashes:
 
 def _text_bits(column: pl.Series) -> Hashes:
     if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
-        return np.array(
-            [MISSING if v is None else hash_text(repr(v).encode()) for v in column.to_list()], np.uint64
-        )
+        return np.array([MISSING if v is None else hash_text(repr(v).encode()) for v in column.to_list()], np.uint64)
     text = column.cast(pl.String)
     known = text.drop_nulls().unique()
     hashes = pl.Series([hash_text(value.encode()) for value in known.to_list()], dtype=pl.UInt64)

@@ -43,15 +43,9 @@ def encode_target(target: pl.Series, *, task: str) -> EncodedTarget:
 
     Raises: InputError when the target does not suit the task, or has too few or too many values.
     """
-    if (
-        target.dtype == pl.Null
-        or target.dtype.is_nested()
-        or target.dtype.is_temporal()
-        or target.dtype == pl.Binary
-    ):
+    if target.dtype == pl.Null or target.dtype.is_nested() or target.dtype.is_temporal() or target.dtype == pl.Binary:
         raise InputError(
-            f"the target {target.name!r} is of type {target.dtype}: "
-            "use a column of numbers, strings or bools."
+            f"the target {target.name!r} is of type {target.dtype}: use a column of numbers, strings or bools."
         )
     if target.n_unique() < 2:
         raise InputError(

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Dataset, load_dataset
+from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import all_metrics
-from basekamp.experiment import METRICS
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.npz"

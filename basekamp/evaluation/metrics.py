@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from basekamp.experiment import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 
 Array = NDArray[np.generic]
 SMALLEST_PROBABILITY = 1e-7

@@ -8,10 +8,11 @@ from pathlib import Path, PurePosixPath
 from basekamp.data.dataset import Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import PREDICTIONS_FILE, Evaluation, Predictions, read_evaluation
+from basekamp.evaluation.goals import RESULT_KEYS
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.naming import format_name, id_digest, id_time, new_id, parse_name
+from basekamp.naming import id_digest, id_time, new_id, parse_name
 from basekamp.records.gate import may_open, open_test_split, record_opening
-from basekamp.records.record import BASELINE, RESULT_KEYS, DataFacts, Record, differing, record_name
+from basekamp.records.record import BASELINE, DataFacts, Record, differing, file_name, record_name
 from basekamp.records.shelf import MODEL, PREDICTIONS, RECORD, REPORT, Shelf, read_record, read_shelf, record_key, stem
 from basekamp.records.verdict import Comparison, Difference, Verdict, judge, measure_difference, seeds_needed
 from basekamp.report.attempt import attempt_html, attempt_markdown
@@ -99,7 +100,7 @@ def _judge(
             opening = open_test_split(
                 store, shelf, data, model / MODEL_FILE, metric=told.metric, record_id=record_id, gpus=gpus
             )
-    name = format_name(record_name(record_id, params, told, comparison), first=(*RESULT_KEYS, *told.metrics, *differs))
+    name = file_name(record_name(record_id, params, told, comparison), first=(*RESULT_KEYS, *told.metrics, *differs))
     return Record(
         id=record_id,
         name=name,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from basekamp.errors import InputError
-from basekamp.experiment import METRICS
+from basekamp.evaluation.goals import METRICS
 from basekamp.naming import Value
 from basekamp.records.shelf import Row
 

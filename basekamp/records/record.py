@@ -1,12 +1,14 @@
 """The record: everything one result is, as one JSON document beside its model file."""
 
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.evaluation.evaluate import Evaluation
-from basekamp.naming import Name, Value
+from basekamp.naming import Name, Value, format_name
 from basekamp.records.verdict import Comparison, Verdict
 from basekamp.training.results import Training
 
@@ -14,7 +16,6 @@ Role = Literal["baseline", "attempt"]
 BASELINE = "baseline"
 RECORD_VERSION = 1
 SIGNIFICANT_DIGITS = 5
-RESULT_KEYS = ("n", "spread", "difference", "low", "high", "verdict")
 
 
 class Strict(BaseModel):
@@ -98,6 +99,11 @@ def record_name(
         results |= {"low": significant(low, 3), "high": significant(high, 3), "verdict": comparison.verdict}
     fields = {key: value for key, value in params.items() if key != "model"}
     return Name(model=str(params["model"]), fields=fields | results, id=record_id)
+
+
+def file_name(name: Name, *, first: Collection[str]) -> str:
+    """Write a record's name so that the files beside the model, whose extensions are longer, fit as well."""
+    return format_name(replace(name, extension="json"), first=first).removesuffix("json") + name.extension
 
 
 def significant(value: float, digits: int = SIGNIFICANT_DIGITS) -> float:

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Predictions
+from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import metric_value
-from basekamp.experiment import METRICS
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 ALPHA = 0.05

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from basekamp.cluster.local import LocalRun, Observer, StepState
-from basekamp.experiment import METRICS
+from basekamp.evaluation.goals import METRICS
 from basekamp.naming import Value
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row

@@ -6,6 +6,7 @@ The SHA-256 lies in the object's metadata (x-amz-meta-sha256). A put first asks 
 writes with `If-None-Match: *`, so of two writers one wins. Files over 32 MiB go up in parts of 32 MiB and
 carry the condition on the request that completes them. A service that ignores the condition, as old MinIO
 releases do, still refuses keys that are there, but two writers at the same moment can overwrite each other.
+A writer killed between two parts leaves parts that no listing shows; a lifecycle rule of the bucket removes them.
 """
 
 import copy

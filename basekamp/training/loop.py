@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from basekamp.data.dataset import Schema
 from basekamp.errors import InputError
+from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import metric_value
 from basekamp.evaluation.predict import predict
-from basekamp.experiment import METRICS
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.training.results import Curves, Replicate
 

@@ -1,0 +1,89 @@
+import copy
+
+import pytest
+import yaml
+
+from basekamp.cluster.arguments import typed_arguments
+from basekamp.cluster.compiled import compiled_pipeline
+from basekamp.cluster.plan import code_version, pipeline_values
+from basekamp.experiment import load_experiment
+from pipelines.compile import main, stale
+
+
+@pytest.fixture(scope="module")
+def documents():
+    pipeline, platform = yaml.safe_load_all(compiled_pipeline().read_text())
+    return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def test_committed_yaml_is_fresh():
+    assert stale() == []
+
+
+def test_check_tells_of_stale_yaml(monkeypatch, tmp_path, capsys):
+    (tmp_path / "train_and_compare.yaml").write_text("old")
+    monkeypatch.setattr("pipelines.compile.FOLDER", tmp_path)
+    assert main(["--check"]) == 1
+    assert "stale: train_and_compare.yaml: run `basekamp compile`." in capsys.readouterr().out
+
+
+def test_every_parameter_is_described(documents):
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, told in parameters.items() if not told.get("description")] == []
+
+
+def test_gpu_count_is_a_string_parameter_on_the_steps_that_compute(documents):
+    pipeline, _ = documents
+    assert pipeline["root"]["inputDefinitions"]["parameters"]["gpus"]["parameterType"] == "STRING"
+    executors = pipeline["deploymentSpec"]["executors"]
+    for name in ("train-model", "evaluate-model", "compare-models"):
+        accelerator = executors[f"exec-{name}"]["container"]["resources"]["accelerator"]
+        assert accelerator["resourceType"] == "nvidia.com/gpu"
+        assert "pipelinechannel--gpus" in accelerator["resourceCount"]
+
+
+def test_shared_memory_is_mounted_where_torch_trains(documents):
+    mounts = documents[1]["exec-train-model"]["emptyDirMounts"]
+    assert [(mount["mountPath"], mount["medium"]) for mount in mounts] == [("/dev/shm", "Memory")]
+
+
+def test_credentials_come_from_the_clusters_secret_only(documents):
+    for name in ("exec-prepare-data", "exec-compare-models"):
+        (secret,) = documents[1][name]["secretAsEnv"]
+        assert secret["secretName"] == "mlpipeline-minio-artifact"
+    containers = [executor["container"] for executor in documents[0]["deploymentSpec"]["executors"].values()]
+    assert all("env" not in container for container in containers)
+
+
+def test_compare_models_is_never_cached(documents):
+    tasks = documents[0]["root"]["dag"]["tasks"]
+    cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task in tasks.items()}
+    assert cached == {"prepare-data": True, "train-model": True, "evaluate-model": True, "compare-models": False}
+
+
+@pytest.mark.parametrize("file", ["examples/digits.yaml", "examples/flights.yaml"])
+def test_every_parameter_of_every_attempt_is_passed_explicitly(file):
+    experiment = load_experiment(file)
+    package = compiled_pipeline()
+    declared = next(yaml.safe_load_all(package.read_text()))["root"]["inputDefinitions"]["parameters"]
+    for attempt in ["baseline", *experiment.attempts]:
+        values = pipeline_values(experiment, attempt, store="s3://bucket", data_fingerprint="f")
+        assert values.keys() == declared.keys()
+        assert typed_arguments(package, values) == values
+
+
+def test_code_version_follows_the_users_own_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = tmp_path / "my_models.py"
+    module.write_text("def build(): ...\n")
+    before = code_version("my_models:build")
+    assert before == code_version("my_models:build") != code_version("mlp")
+    module.write_text("def build(): return None\n")
+    assert code_version("my_models:build") != before
+
+
+def test_typed_arguments_leave_the_values_alone():
+    values = pipeline_values(load_experiment("examples/digits.yaml"), "baseline", store="s3://b", data_fingerprint="")
+    kept = copy.deepcopy(values)
+    typed_arguments(compiled_pipeline(), values)
+    assert values == kept
