@@ -55,10 +55,10 @@ def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str) -> None:
         experiment, store=where, attempts=attempts_to_run(experiment, attempts), gpus=gpus, display=StepDisplay(console)
     )
     console.print()
-    console.print(leaderboard(_best_first(shelf.rows)))
+    console.print(leaderboard(_best_first(shelf.rows), width=console.width))
     console.print()
     for row in made:
-        click.echo(f"report of {row.attempt}: {where}/{row.beside(REPORT)}")
+        click.echo(f"report of {row.attempt}: {store.rstrip('/')}/{row.beside(REPORT)}")
     click.echo(f"Next: basekamp runs {file}{'' if store == DEFAULT_STORE else f' --store {store}'}")
 
 
@@ -85,7 +85,8 @@ def runs(
     elif as_csv:
         click.echo(rows_as_csv(rows), nl=False)
     elif rows:
-        Console(file=sys.stdout).print(leaderboard(rows))
+        console = Console(file=sys.stdout)
+        console.print(leaderboard(rows, width=console.width))
         click.echo(f"\nNext: basekamp show {rows[0].id}")
     else:
         click.echo("No record. Next: basekamp run FILE")
@@ -109,6 +110,7 @@ def show(name: str, store: str, as_json: bool) -> None:
     if as_json:
         click.echo(record.model_dump_json(indent=1))
         return
+    click.echo(record.name)
     Console(file=sys.stdout).print(record_table(record))
     click.echo(f"\nreport: {opened.url}/{row.beside(REPORT)}")
 

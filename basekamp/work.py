@@ -2,16 +2,20 @@
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 VARIABLE = "BASEKAMP_HOME"
 
 
 def work_directory() -> Path:
-    """`$BASEKAMP_HOME`, else `.basekamp` here, else (a read-only folder, as in a pod) a temporary one."""
+    """`$BASEKAMP_HOME`, else `.basekamp` here, which is made, else (read-only, as in a pod) a temporary one."""
     chosen = os.environ.get(VARIABLE)
     if chosen:
-        return Path(chosen).absolute()
-    if os.access(Path.cwd(), os.W_OK):
-        return Path.cwd() / ".basekamp"
-    return Path(tempfile.gettempdir()) / "basekamp"
+        return Path(chosen).expanduser().absolute()
+    here = Path.cwd() / ".basekamp"
+    with suppress(OSError):
+        here.mkdir(exist_ok=True)
+        if os.access(here, os.W_OK):
+            return here
+    return Path(tempfile.gettempdir()) / f"basekamp-{os.getuid()}"

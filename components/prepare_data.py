@@ -45,5 +45,5 @@ def prepare_data(
     split = Split(validation=validation, test=test, group=group)
     settings = DataSettings(source=source, target=target, task=task, drop=tuple(drop), rare=rare, split=split)
     prepared = prepare_data(settings, Path(dataset.path), fingerprint=data_fingerprint)
-    dataset.metadata.update(fingerprint=prepared.schema.fingerprint, **prepared.schema.rows)
+    dataset.metadata.update(fingerprint=prepared.schema.fingerprint, task=prepared.schema.task)
     shutil.copyfile(prepared.directory / "profile.html", profile.path)

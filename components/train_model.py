@@ -71,4 +71,4 @@ def train_model(
         }
     )
     training = train_model(Path(dataset.path), Path(model_file.path), settings, metric=metric, seeds=seeds, gpus=gpus)
-    model_file.metadata.update(n_parameters=training.n_parameters, device=training.device)
+    model_file.metadata.update(device=training.device)

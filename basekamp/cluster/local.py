@@ -31,7 +31,10 @@ _EVENTS: tuple[tuple[re.Pattern[str], StepState], ...] = (
     (re.compile(r"Task '([\w-]+)' finished with status SUCCESS"), "done"),
     (re.compile(r"Task '([\w-]+)' finished with status FAILURE"), "failed"),
 )
-_OUR_ERROR = re.compile(r"^\s*basekamp\.errors\.(\w+): (.*)$")
+_ERROR = re.compile(r"^\s*(?:\w+\.)*(\w*(?:Error|Exception|Interrupt)): (.*)$")
+_KINDS: dict[str, type[errors.BasekampError]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type)
+}
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ class _WatchedLog(io.TextIOBase):
     def __init__(self, path: Path, observer: Observer) -> None:
         self.path, self.observer = path, observer
         self.file = path.open("w", encoding="utf-8")
-        self.rest, self.failure = "", ""
-        self.kind = "BasekampError"
+        self.rest, self.step = "", ""
+        self.failure: tuple[str, str] | None = None
         self.lock = threading.Lock()
 
     def write(self, text: str) -> int:
@@ -111,18 +114,21 @@ class _WatchedLog(io.TextIOBase):
 
     def error(self, cause: Exception) -> errors.BasekampError:
         """The failed step's own error, or one that points to the log."""
-        kind = getattr(errors, self.kind, errors.BasekampError)
-        error: errors.BasekampError = kind(self.failure or f"{cause} What it printed is in {self.path}.")
-        return error
+        kind, sentence = self.failure or ("", "")
+        if kind in _KINDS:
+            return _KINDS[kind](sentence)
+        reason = f"{self.step} failed ({kind}: {sentence})" if kind else str(cause).rstrip(".")
+        return errors.BasekampError(f"{reason}: what it printed is in {self.path}.")
 
     def _read(self, line: str) -> None:
         for pattern, state in _EVENTS:
             found = pattern.search(line)
             if found:
+                self.step = found[1]
                 self.observer(found[1], state)
-        ours = _OUR_ERROR.match(line)
-        if ours:
-            self.kind, self.failure = ours[1], ours[2]
+        raised = _ERROR.match(line)
+        if raised:
+            self.failure = raised[1], raised[2]
 
 
 @contextlib.contextmanager

@@ -15,6 +15,9 @@ from basekamp.cluster.arguments import typed_arguments
 from basekamp.cluster.endpoint import OutageError, connect, endpoint_address, not_an_api
 from basekamp.errors import BasekampError, InputError
 
+FIRST_POLL_SECONDS = 0.5
+"""The pause between polls begins here and doubles up to what was asked for: a short run ends soon."""
+
 OUTAGE_POLLS = 24
 """So many polls in a row may fail before waiting gives up: an API server restarts during long runs."""
 
@@ -121,6 +124,7 @@ def wait(
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     seen: tuple[str, dict[str, str]] | None = None
     failures = 0
+    pause = min(FIRST_POLL_SECONDS, poll_seconds)
     while True:
         try:
             run = client.get_run(submitted.run_id)
@@ -136,9 +140,10 @@ def wait(
             seen = now
             if now[0] in FINAL_STATES:
                 return now[0]
-        if deadline is not None and time.monotonic() + poll_seconds > deadline:
+        if deadline is not None and time.monotonic() + pause > deadline:
             raise BasekampError(_not_done(submitted, seen, timeout_seconds))
-        time.sleep(poll_seconds)
+        time.sleep(pause)
+        pause = min(2 * pause, poll_seconds)
 
 
 def _not_done(submitted: Submitted, seen: tuple[str, dict[str, str]] | None, seconds: float | None) -> str:

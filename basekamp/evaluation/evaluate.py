@@ -1,6 +1,7 @@
 """Evaluate every replicate of a model file on one split."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Dataset, load_dataset
+from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import all_metrics
 
@@ -36,7 +38,8 @@ class Evaluation(BaseModel):
 
     metrics and spread: mean and sample standard deviation over replicates; floor: the metrics of answering the
     training split's majority class, or mean. `shown` is the replicate with the median deciding metric, the one
-    that confusion (rows: true classes, columns: predicted; up to 100 classes) and roc (two classes only) belong to.
+    that confusion (rows: true classes, columns: predicted; up to 100 classes) and roc (two classes, both of them
+    on the split) belong to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,16 +68,18 @@ class Evaluation(BaseModel):
         return {name: round(float(number), DIGITS) for name, number in numbers.items()}
 
     def log_scorecard(self, metrics: Any) -> None:
-        """Log the scorecard into a Kubeflow `Metrics` artifact."""
+        """Log the scorecard into a Kubeflow `Metrics` artifact, and write its file: without one nothing is cached."""
         for name, value in self.scorecard().items():
             metrics.log_metric(name, value)
+        Path(metrics.path).write_text(json.dumps(self.scorecard(), indent=1))
 
     def log_classification(self, metrics: Any) -> None:
-        """Log confusion matrix and ROC, where there are any, into a `ClassificationMetrics` artifact."""
+        """Log confusion matrix and ROC, where there are any, into a `ClassificationMetrics` artifact and its file."""
         if self.confusion:
             metrics.log_confusion_matrix(self.classes, self.confusion)
         if self.roc:
             metrics.log_roc_curve(self.roc.fpr, self.roc.tpr, self.roc.thresholds)
+        Path(metrics.path).write_text(self.model_dump_json(include={"classes", "confusion", "roc"}, indent=1))
 
 
 class Predictions(BaseModel):
@@ -117,7 +122,10 @@ def read_evaluation(directory: Path) -> tuple[Evaluation, Predictions]:
 
 
 def predict_split(data: Dataset, model: Path, *, split: SplitName, gpus: str = "0") -> Predictions:
-    """Outputs of every replicate of a model file on one split of a data set."""
+    """Outputs of every replicate of a model file on one split of a data set.
+
+    Raises InputError when an output is NaN or infinite: no metric of it would mean anything.
+    """
     import torch
 
     from basekamp.evaluation.predict import predict
@@ -129,6 +137,10 @@ def predict_split(data: Dataset, model: Path, *, split: SplitName, gpus: str = "
     arrays = data.split(split)
     x = torch.tensor(np.asarray(arrays.x), device=device)
     outputs = np.stack([predict(network, x, data.schema) for network in models])
+    if not np.isfinite(outputs).all():
+        raise InputError(
+            f"the model answers NaN or Inf on the {split} split: train it with a lower lr, or mend its forward."
+        )
     return Predictions(rows=np.asarray(arrays.rows), targets=np.asarray(arrays.y), outputs=outputs)
 
 
@@ -177,10 +189,12 @@ def _confusion(targets: NDArray[Any], outputs: NDArray[np.float32], n_classes: i
     return matrix
 
 
-def _roc(targets: NDArray[Any], outputs: NDArray[np.float32]) -> Roc:
-    """The curve of the second class; scikit-learn's first threshold is inf and becomes 1."""
+def _roc(targets: NDArray[Any], outputs: NDArray[np.float32]) -> Roc | None:
+    """The curve of the second class, if both are there; scikit-learn's first threshold is inf and becomes 1."""
     from sklearn.metrics import roc_curve
 
+    if (targets == targets[0]).all():
+        return None
     fpr, tpr, thresholds = roc_curve(targets, outputs[:, 1])
     kept = np.unique(np.linspace(0, len(fpr) - 1, ROC_POINTS).round().astype(int))
     thresholds = np.minimum(thresholds, 1.0)

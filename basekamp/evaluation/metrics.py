@@ -32,25 +32,41 @@ def _accuracy(targets: Array, outputs: Array) -> float:
 
 def _balanced_accuracy(targets: Array, outputs: Array) -> float:
     """Mean recall over the classes that the targets hold."""
-    right = outputs.argmax(axis=1) == targets
-    return float(np.mean([np.mean(right[targets == present]) for present in np.unique(targets)]))
+    right, true, _ = _counts(targets, outputs)
+    return float(np.mean(right[true > 0] / true[true > 0]))
 
 
 def _f1(targets: Array, outputs: Array) -> float:
     """Mean over classes of F1; a class neither present nor predicted is left out."""
-    from sklearn.metrics import f1_score
+    right, true, predicted = _counts(targets, outputs)
+    known = true + predicted > 0
+    return float(np.mean(2 * right[known] / (true + predicted)[known]))
 
-    return float(f1_score(targets, outputs.argmax(axis=1), average="macro", zero_division=0.0))
+
+def _counts(targets: Array, outputs: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows per class [k]: answered rightly, with this target, with this answer."""
+    answers, n_classes = outputs.argmax(axis=1), outputs.shape[1]
+    rows = (answers[answers == targets], targets.astype(np.int64), answers)
+    right, true, predicted = (np.bincount(each, minlength=n_classes) for each in rows)
+    return right, true, predicted
 
 
 def _auc(targets: Array, outputs: Array) -> float:
-    """Area under the ROC curve; with more than two classes, the mean of each present class against the rest."""
-    from sklearn.metrics import roc_auc_score
+    """Area under the ROC curve; with more than two classes, the mean of each present class against the rest.
 
-    if outputs.shape[1] == 2:
-        return float(roc_auc_score(targets, outputs[:, 1]))
-    present = np.unique(targets)
-    return float(np.mean([roc_auc_score(targets == label, outputs[:, int(label)]) for label in present]))
+    0.5 where the targets hold a single class.
+    """
+    labels = [1] if outputs.shape[1] == 2 else np.unique(targets).tolist()
+    return float(np.mean([_area(outputs[:, label], targets == label) for label in labels]))
+
+
+def _area(scores: Array, is_positive: NDArray[np.bool_]) -> float:
+    """The chance that a positive row scores above a negative one, equal scores counting half."""
+    positive, negative = np.sort(scores[is_positive]), np.sort(scores[~is_positive])
+    if not len(positive) or not len(negative):
+        return 0.5
+    below = np.searchsorted(negative, positive, "left") + np.searchsorted(negative, positive, "right")
+    return float(np.mean(below)) / 2 / len(negative)
 
 
 def _cross_entropy(targets: Array, outputs: Array) -> float:
@@ -69,8 +85,9 @@ def _mean_squared_error(targets: Array, outputs: Array) -> float:
 
 def _r2(targets: Array, outputs: Array) -> float:
     """1 - residual variance over the targets' variance; 0 for the mean itself and for a constant target."""
-    variance = float(np.var(targets.astype(np.float64)))
-    return 1.0 - _mean_squared_error(targets, outputs) / variance if variance else 0.0
+    if (targets == targets[0]).all():  # rounding would leave a constant a variance above 0
+        return 0.0
+    return 1.0 - _mean_squared_error(targets, outputs) / float(np.var(targets.astype(np.float64)))
 
 
 _METRICS: dict[str, Callable[[Array, Array], float]] = {

@@ -6,8 +6,11 @@ float [n, k]: logits, or the standardised target.
 """
 
 import importlib
+import math
 import os
 import sys
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from torch import Tensor, nn
 
 from basekamp.data.dataset import Schema
 from basekamp.errors import InputError
-from basekamp.hyperparameters import Hyperparameters
+from basekamp.hyperparameters import Hyperparameters, is_own_model
 from basekamp.models.inputs import FlatPixels, MixedColumns, NormalizedImage, OneHotColumns
 from basekamp.models.networks import Constant, ConvNet, Perceptron
 
@@ -43,6 +46,26 @@ def build_model(hyperparameters: Hyperparameters, schema: Schema, *, prior: Tens
 def count_parameters(model: nn.Module) -> int:
     """How many trainable numbers a network holds."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def count_multiplications(model: nn.Module, schema: Schema) -> int:
+    """Roughly how many multiplications one row takes: a convolution uses its weights at every pixel."""
+    pixels = math.prod(schema.input_shape[1:]) if schema.kind == "image" else 1
+    return sum(weights.numel() * (pixels if weights.dim() > 2 else 1) for weights in model.parameters())
+
+
+def source_of(model: str) -> str:
+    """The source of the module that a user's own model comes from; empty for a model of basekamp."""
+    if not is_own_model(model):
+        return ""
+    _imported(model)
+    path = getattr(sys.modules[model.partition(":")[0]], "__file__", None)
+    return Path(path).read_text(errors="replace") if path else ""
+
+
+def one_line(error: Exception) -> str:
+    """An error of the user's own code, short enough for a sentence."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _constant(name: str, schema: Schema, prior: Tensor | None) -> nn.Module:
@@ -94,10 +117,10 @@ def _own(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
     )
     try:
         network = build(input_shape=front.output_shape, n_outputs=n_outputs(schema), **hyperparameters.options)
-    except TypeError as error:
+    except Exception as error:
         raise InputError(
-            f"model: {hyperparameters.model} cannot be called ({error}): "
-            "let it take input_shape, n_outputs and the options."
+            f"model: {hyperparameters.model} cannot be built ({one_line(error)}): "
+            "let it take input_shape, n_outputs and the options, and return a torch.nn.Module."
         ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"model: {hyperparameters.model} returned {type(network).__name__}: return a torch.nn.Module.")
@@ -109,11 +132,12 @@ def _imported(reference: str) -> Any:
     module_name, _, attribute = reference.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
     try:
-        build = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+        build = attrgetter(attribute)(importlib.import_module(module_name))
+    except Exception as error:
         raise InputError(
-            f"model: {reference} cannot be imported ({error}): "
+            f"model: {reference} cannot be imported ({one_line(error)}): "
             "use package.module:callable and see that it is on the path."
         ) from error
     if not callable(build):

@@ -58,9 +58,10 @@ class MixedColumns(nn.Module):
         self.categories = nn.EmbeddingBag(sum(cardinalities), width, mode="sum") if cardinalities else None
         self.offsets: Tensor
         self.register_buffer("offsets", _offsets(cardinalities), persistent=False)
-        if self.categories is not None:
-            bound = (n_numeric + len(cardinalities)) ** -0.5
-            nn.init.uniform_(self.categories.weight, -bound, bound)
+        bound = max(n_numeric + len(cardinalities), 1) ** -0.5
+        for layer in (self.numbers, self.categories):
+            if layer is not None:
+                nn.init.uniform_(layer.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the columns of each row."""

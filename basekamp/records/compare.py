@@ -3,19 +3,30 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from basekamp.data.dataset import Schema, load_dataset
+from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import PREDICTIONS_FILE, Evaluation, Predictions, read_evaluation
-from basekamp.evaluation.goals import RESULT_KEYS
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.naming import id_digest, id_time, new_id, parse_name
-from basekamp.records.gate import may_open, open_test_split, record_opening
-from basekamp.records.record import BASELINE, DataFacts, Record, differing, file_name, record_name
-from basekamp.records.shelf import MODEL, PREDICTIONS, RECORD, REPORT, Shelf, read_record, read_shelf, record_key, stem
+from basekamp.naming import Value, id_digest, id_time, new_id
+from basekamp.records.gate import earlier_opening, may_open, open_test_split, record_opening
+from basekamp.records.record import BASELINE, DataFacts, Opening, Record, differing, file_name, record_name
+from basekamp.records.shelf import (
+    MODEL,
+    PREDICTIONS,
+    RECORD,
+    REPORT,
+    Shelf,
+    id_in,
+    read_record,
+    read_shelf,
+    record_key,
+    stem,
+)
 from basekamp.records.verdict import Comparison, Difference, Verdict, judge, measure_difference, seeds_needed
 from basekamp.report.attempt import attempt_html, attempt_markdown
+from basekamp.report.numbers import change, confidence
 from basekamp.storage import Store, open_store
 from basekamp.training.results import MODEL_FILE, Training
 
@@ -33,6 +44,27 @@ class Question:
     expect: float
     run: str
 
+    def new_id(self) -> str:
+        """An id of the present time and of this question."""
+        return new_id(datetime.now(UTC), f"{self.run}/{self.experiment}/{self.attempt}")
+
+    def is_of(self, record_id: str) -> bool:
+        """Whether an id is of this question, whenever it was made."""
+        return id_digest(record_id) == id_digest(self.new_id())
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What a record is made from: the folders of one run, and the store with what it holds already."""
+
+    data: Dataset
+    model: Path
+    evaluation: Path
+    store: Store
+    shelf: Shelf
+    baseline: Record | None
+    gpus: str
+
 
 def compare_models(
     dataset: Path,
@@ -48,59 +80,39 @@ def compare_models(
     """Judge the run, put its record into the store, and write the report as HTML and Markdown.
 
     `model` and `evaluation` are the folders that `train_model` and `evaluate_model` wrote. The store gets the
-    predictions, the model, the report and at last the JSON, which makes the record exist.
+    predictions, the model, the report and at last the JSON, which makes the record exist. Called again, it gives
+    the same record; after a call that was cut off, it completes it under the same id.
 
-    Raises InputError when an attempt has no baseline, StoreError when the store fails.
+    Raises InputError when an attempt has no baseline, or one of another metric or target, StoreError when the
+    store fails.
     """
     opened = open_store(store)
     shelf = read_shelf(opened, question.experiment)
     baseline = read_record(opened, shelf.baseline) if shelf.baseline else None
-    earlier = next((row for row in shelf.rows if _is_of(row.id, question)), None)
-    if earlier:
-        record = read_record(opened, earlier)
+    stored = next((row for row in shelf.rows if question.is_of(row.id)), None)
+    leftovers = [] if stored else _leftovers(opened, question)
+    if stored:
+        record = read_record(opened, stored)
     else:
-        record = _judge(opened, shelf, baseline, question, dataset, model, evaluation, gpus)
-    page = attempt_html(record, baseline, shelf)
-    html.write_text(page, encoding="utf-8")
+        evidence = _Evidence(load_dataset(dataset), model, evaluation, opened, shelf, baseline, gpus)
+        record = _make_record(evidence, question, (id_in(leftovers[0]) if leftovers else None) or question.new_id())
+    html.write_text(attempt_html(record, baseline, shelf), encoding="utf-8")
     markdown.write_text(attempt_markdown(record, baseline), encoding="utf-8")
-    if not earlier:
-        _put(opened, record, model, evaluation, html)
+    if not stored:
+        _put(evidence, record, html, leftovers)
     return record
 
 
-def _judge(
-    store: Store,
-    shelf: Shelf,
-    baseline: Record | None,
-    question: Question,
-    dataset: Path,
-    model: Path,
-    evaluation: Path,
-    gpus: str,
-) -> Record:
-    data = load_dataset(dataset)
-    told, predictions = read_evaluation(evaluation)
-    training = Training.read(model)
+def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Record:
+    told, predictions = read_evaluation(evidence.evaluation)
+    training = Training.read(evidence.model)
     params = Hyperparameters.model_validate(training.hyperparameters).effective()
+    baseline = evidence.baseline
     differs = differing(params, baseline.params) if baseline else {}
     comparison = opening = None
-    record_id = _record_id(store, question)
     if question.attempt != BASELINE:
-        if baseline is None or shelf.baseline is None:
-            raise InputError(
-                f"{question.experiment} has no baseline to judge {question.attempt} against: run the baseline first "
-                "(`basekamp run FILE` does)."
-            )
-        theirs = Predictions.from_bytes(store.get(shelf.baseline.beside(PREDICTIONS)))
-        difference = measure_difference(told.metric, predictions, theirs)
-        comparison = compare_with(
-            baseline, difference, told, expect=question.expect, judged_before=shelf.judged_before(params)
-        )
-        if data.schema.dataset_fingerprint == baseline.data.dataset and may_open(store, shelf, comparison, told):
-            opening = open_test_split(
-                store, shelf, data, model / MODEL_FILE, metric=told.metric, record_id=record_id, gpus=gpus
-            )
-    name = file_name(record_name(record_id, params, told, comparison), first=(*RESULT_KEYS, *told.metrics, *differs))
+        comparison, opening = _judge(evidence, question, told, predictions, params=params, record_id=record_id)
+    name = file_name(record_name(record_id, params, told, comparison), first=differs)
     return Record(
         id=record_id,
         name=name,
@@ -112,7 +124,7 @@ def _judge(
         created=id_time(record_id),
         run=question.run,
         metric=told.metric,
-        data=_data_facts(data.schema),
+        data=_data_facts(evidence.data.schema),
         params=params,
         differs=differs,
         training=training,
@@ -120,10 +132,58 @@ def _judge(
         comparison=comparison,
         opening=opening,
         files={
-            MODEL: _digest(model / MODEL_FILE),
-            PREDICTIONS: _digest(evaluation / PREDICTIONS_FILE),
+            MODEL: _digest(evidence.model / MODEL_FILE),
+            PREDICTIONS: _digest(evidence.evaluation / PREDICTIONS_FILE),
         },
     )
+
+
+def _judge(
+    evidence: _Evidence,
+    question: Question,
+    told: Evaluation,
+    predictions: Predictions,
+    *,
+    params: dict[str, Value],
+    record_id: str,
+) -> tuple[Comparison, Opening | None]:
+    """Compare with the baseline on the validation split; open the test split for an attempt that has earned it."""
+    store, shelf, data = evidence.store, evidence.shelf, evidence.data
+    baseline = _comparable(evidence.baseline, question, told, data.schema)
+    theirs = Predictions.from_bytes(store.get(stem(baseline.key) + PREDICTIONS))
+    difference = measure_difference(told.metric, predictions, theirs)
+    judged_before = shelf.judged_before(params)
+    comparison = compare_with(baseline, difference, told, expect=question.expect, judged_before=judged_before)
+    opening = earlier_opening(store, question.experiment, record_id)
+    is_same_data = data.schema.dataset_fingerprint == baseline.data.dataset
+    if opening is None and is_same_data and may_open(store, shelf, comparison, told):
+        model = evidence.model / MODEL_FILE
+        opening = open_test_split(
+            store, shelf, data, model, metric=told.metric, record_id=record_id, gpus=evidence.gpus
+        )
+    return comparison, opening
+
+
+def _comparable(baseline: Record | None, question: Question, told: Evaluation, schema: Schema) -> Record:
+    """The baseline, when there is one and it answers the same question."""
+    if baseline is None:
+        raise InputError(
+            f"{question.experiment} has no baseline to judge {question.attempt} against: run the baseline first "
+            "(`basekamp run FILE` does)."
+        )
+    same = {
+        "metric": (told.metric, baseline.metric),
+        "target": (schema.target, baseline.data.target),
+        "task": (schema.task, baseline.data.task),
+        "classes": (", ".join(told.classes), ", ".join(baseline.evaluation.classes)),
+    }
+    for key, (ours, theirs) in same.items():
+        if ours != theirs:
+            raise InputError(
+                f"{key}: {ours:.100} of {question.attempt} is not the {theirs:.100} of the baseline of "
+                f"{question.experiment}: give the changed question an experiment name of its own."
+            )
+    return baseline
 
 
 def compare_with(
@@ -150,42 +210,39 @@ def compare_with(
 
 def _sentence(verdict: Verdict, difference: Difference, *, expect: float, level: float, needed: int | None) -> str:
     gain, half = difference.gain, difference.half_width(level)
-    measured = (
-        f"{difference.metric} is {abs(gain):.4g} {'better' if gain >= 0 else 'worse'} (± {half:.2g} at {level:.1%})"
-    )
+    size = change(abs(gain))
+    found = "the same" if size == "0" else f"{size} {'better' if gain > 0 else 'worse'}"
+    measured = f"{difference.metric} is {found} (± {change(half)} at {confidence(level)})"
     if verdict == "supported":
-        return f"{measured}, a gain of at least the {expect:g} hoped for, and no difference is ruled out."
+        return f"{measured}: the gain of {expect:g} hoped for is reached, and no gain at all is ruled out."
     if verdict == "refuted":
         return f"{measured}: a gain of {expect:g} is ruled out."
     if needed:
         return f"{measured}: undecided; about {needed} seeds would decide it."
-    return f"{measured}: undecided, and more seeds cannot decide it; more validation examples or a larger expect can."
+    is_baseline_noisy = difference.variance_seeds_baseline > difference.variance_examples
+    remedy = "a baseline with more seeds" if is_baseline_noisy else "more validation examples"
+    return f"{measured}: undecided, and more seeds of the attempt cannot decide it; {remedy} can."
 
 
-def _put(store: Store, record: Record, model: Path, evaluation: Path, html: Path) -> None:
-    base = stem(record.key)
-    store.put(base + PREDICTIONS, evaluation / PREDICTIONS_FILE)
-    store.put(base + MODEL, model / MODEL_FILE)
+def _put(evidence: _Evidence, record: Record, html: Path, leftovers: list[str]) -> None:
+    """Write the record's files, the JSON last, then remove what an interrupted try had under another name."""
+    store, base = evidence.store, stem(record.key)
+    store.put(base + PREDICTIONS, evidence.evaluation / PREDICTIONS_FILE)
+    store.put(base + MODEL, evidence.model / MODEL_FILE)
+    if base + REPORT in leftovers:  # it may show fewer records than there are now
+        store.delete(base + REPORT)
     store.put(base + REPORT, html)
     record_opening(store, record)
     store.put(base + RECORD, record.model_dump_json(indent=1).encode())
+    for key in leftovers:
+        if stem(key) != base:
+            store.delete(key)
 
 
-def _record_id(store: Store, question: Question) -> str:
-    """The id that an earlier, interrupted try of this very step used, or a new one."""
-    for entry in store.entries(record_key(question.experiment, question.attempt, "")):
-        found = parse_name(PurePosixPath(entry.key).name).id
-        if found and _is_of(found, question):
-            return found
-    return new_id(datetime.now(UTC), _run_key(question))
-
-
-def _is_of(record_id: str, question: Question) -> bool:
-    return id_digest(record_id) == id_digest(new_id(datetime.now(UTC), _run_key(question)))
-
-
-def _run_key(question: Question) -> str:
-    return f"{question.run}/{question.experiment}/{question.attempt}"
+def _leftovers(store: Store, question: Question) -> list[str]:
+    """Keys that an interrupted try of this very run wrote: without the JSON they are no record yet."""
+    keys = (entry.key for entry in store.entries(record_key(question.experiment, question.attempt, "")))
+    return [key for key in keys if (found := id_in(key)) and question.is_of(found)]
 
 
 def _data_facts(schema: Schema) -> DataFacts:

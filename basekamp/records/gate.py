@@ -2,14 +2,14 @@
 
 import json
 import tempfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from basekamp.data.dataset import Dataset
 from basekamp.evaluation.evaluate import Evaluation, Predictions, is_better, judge_predictions, predict_split
-from basekamp.naming import Name, Value, format_name, new_id
+from basekamp.naming import Name, Value, format_name, id_time, new_id
 from basekamp.records.record import Opening, Record, significant
-from basekamp.records.shelf import MODEL, Row, Shelf, read_record
+from basekamp.records.shelf import MODEL, Row, Shelf, id_in, read_record
 from basekamp.records.verdict import Comparison, measure_difference
 from basekamp.storage import Store
 
@@ -53,6 +53,14 @@ def open_test_split(
     )
 
 
+def earlier_opening(store: Store, experiment: str, record_id: str) -> Opening | None:
+    """The opening that an interrupted try for this record left: what was seen on the test split stays seen."""
+    for entry in store.entries(f"{experiment}/openings/"):
+        if id_in(entry.key) == record_id:
+            return Opening.model_validate_json(store.get(entry.key))
+    return None
+
+
 def record_opening(store: Store, record: Record) -> None:
     """Leave the trace of an opening and, when the gate was passed, of the promotion. Safe to repeat."""
     opening = record.opening
@@ -77,9 +85,10 @@ def record_opening(store: Store, record: Record) -> None:
 
 def fall_back(store: Store, shelf: Shelf, row: Row) -> None:
     """Make `row` the champion again by a promotion record of its own; nothing is deleted."""
-    now = datetime.now(UTC)
+    latest = [id_time(promotion.id) + timedelta(seconds=1) for promotion in shelf.promotions[-1:]]
+    when = max(datetime.now(UTC), *latest) if latest else datetime.now(UTC)
     _put_promotion(
-        store, shelf.experiment, of=row.id, by="fallback", promotion_id=new_id(now, f"{now.isoformat()}/{row.id}")
+        store, shelf.experiment, of=row.id, by="fallback", promotion_id=new_id(when, f"{when.isoformat()}/{row.id}")
     )
 
 

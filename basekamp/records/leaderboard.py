@@ -26,11 +26,13 @@ COLUMNS = (
 
 def best_first(rows: Iterable[Row]) -> list[Row]:
     """Experiments by name; in each the baseline first, then by the deciding metric, NaN last."""
-    return sorted(rows, key=lambda row: (row.experiment, row.role != "baseline", _badness(row), row.id))
+    return sorted(rows, key=lambda row: (row.experiment, row.role != "baseline", _order(row, row.metric), row.id))
 
 
 def select_rows(rows: Sequence[Row], conditions: Sequence[str], sort_key: str | None) -> list[Row]:
     """Keep the rows that meet every KEY=VALUE condition; sort by a key if one is given, missing values last.
+
+    Numbers are compared as numbers, so that lr=1e-3 finds 0.001. Metrics and the difference sort best first.
 
     Raises InputError for a condition without '=', or a key that no row has.
     """
@@ -40,17 +42,11 @@ def select_rows(rows: Sequence[Row], conditions: Sequence[str], sort_key: str | 
         if not found:
             raise InputError(f"{condition} is no KEY=VALUE condition: write, say, model=mlp.")
         _check_key(rows, key)
-        kept = [row for row in kept if _as_text(_value(row, key)) == wanted]
+        kept = [row for row in kept if _is(_value(row, key), wanted)]
     if sort_key is not None:
         _check_key(rows, sort_key)
-        kept.sort(key=lambda row: _order(_value(row, sort_key), sort_key))
+        kept.sort(key=lambda row: _order(row, sort_key))
     return kept
-
-
-def _badness(row: Row) -> float:
-    if math.isnan(row.value):
-        return math.inf
-    return -row.value if METRICS.get(row.metric, "maximize") == "maximize" else row.value
 
 
 def _value(row: Row, key: str) -> Value | None:
@@ -62,19 +58,26 @@ def _value(row: Row, key: str) -> Value | None:
     return value
 
 
-def _order(value: Value | None, key: str) -> tuple[int, float, str]:
-    """Numbers before texts before missing ones; a metric's better values first."""
+def _order(row: Row, key: str) -> tuple[int, float, str]:
+    """Numbers before texts before missing ones; better values first where that is known."""
+    value = _value(row, key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return 2, 0.0, ""
     if isinstance(value, str):
         return 1, 0.0, value
-    return 0, -value if METRICS.get(key) == "maximize" else value, ""
+    is_better_high = METRICS.get(row.metric if key == "difference" else key) == "maximize"
+    return 0, -value if is_better_high else value, ""
 
 
-def _as_text(value: Value | None) -> str:
+def _is(value: Value | None, wanted: str) -> bool:
     if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        return str(value).lower() == wanted.lower()
+    if value is None or isinstance(value, str):
+        return (value or "") == wanted
+    try:
+        return value == float(wanted)
+    except ValueError:
+        return False
 
 
 def _check_key(rows: Sequence[Row], key: str) -> None:

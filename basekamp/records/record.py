@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Evaluation
-from basekamp.naming import Name, Value, format_name
+from basekamp.naming import Name, Value, format_name, parse_name
 from basekamp.records.verdict import Comparison, Verdict
 from basekamp.training.results import Training
 
@@ -102,8 +103,23 @@ def record_name(
 
 
 def file_name(name: Name, *, first: Collection[str]) -> str:
-    """Write a record's name so that the files beside the model, whose extensions are longer, fit as well."""
-    return format_name(replace(name, extension="json"), first=first).removesuffix("json") + name.extension
+    """Write a record's name so that the files beside the model, whose extensions are longer, fit as well.
+
+    Where not all fields fit, results stay before those in `first`, and these before the others.
+
+    Raises InputError when the model's name leaves no room for the results.
+    """
+    keys = list(name.fields)
+    results = keys[keys.index("n") :]
+    by_rank = {key: name.fields[key] for key in (*results, *first, *keys) if key in name.fields}
+    kept = parse_name(format_name(replace(name, fields=by_rank, extension="json"))).fields
+    if not kept.keys() >= set(results):
+        raise InputError(
+            f"model: {name.model} is too long for a record's name, which holds the results as well: "
+            "let package.module:callable take at most 80 characters."
+        )
+    fields = {key: value for key, value in name.fields.items() if key in kept}
+    return format_name(replace(name, fields=fields, cut=len(keys) - len(fields)))
 
 
 def significant(value: float, digits: int = SIGNIFICANT_DIGITS) -> float:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from pydantic import ValidationError
+
 from basekamp.errors import InputError
-from basekamp.naming import Name, Value, parse_name
+from basekamp.naming import Value, id_time, parse_name
 from basekamp.records.record import BASELINE, Record, Role
 from basekamp.storage import Store
 
@@ -21,7 +23,7 @@ MODEL, PREDICTIONS, REPORT, RECORD = ".pth", ".npz", ".html", ".json"
 
 @dataclass(frozen=True)
 class Row:
-    """One record as its key tells it; numbers are as rounded in the name."""
+    """One record as its key tells it: numbers as rounded in the name, `cut` hyperparameters left to the JSON."""
 
     name: str
     key: str
@@ -38,6 +40,7 @@ class Row:
     interval: tuple[float, float] | None
     verdict: str | None
     champion: bool = False
+    cut: int = 0
 
     @property
     def value(self) -> float:
@@ -79,16 +82,12 @@ class Shelf:
     @property
     def champion(self) -> Row | None:
         """The best that passed the gate and was not fallen back from; until then the baseline."""
-        by_id = {row.id: row for row in self.rows}
-        climb = [row for row in self._climb() if row in by_id]
-        return by_id[climb[-1]] if climb else self.baseline
+        return next(reversed(self._climb()), None)
 
     @property
     def before_champion(self) -> Row | None:
         """Where a fallback goes: the champion before the present one, or the baseline."""
-        by_id = {row.id: row for row in self.rows}
-        earlier = [row for row in self._climb()[:-1] if row in by_id]
-        return by_id[earlier[-1]] if earlier else self.baseline
+        return next(reversed(self._climb()[:-1]), self.baseline)
 
     def judged_before(self, params: dict[str, Value]) -> int:
         """How many other sets of hyperparameters were judged before this one first was."""
@@ -98,17 +97,22 @@ class Shelf:
 
     def find(self, name: str) -> Row:
         """The record with this name, id or key; raises InputError when there is none."""
-        return _find(self.rows, name, f"{self.experiment}")
+        return _find(self.rows, name, self.experiment)
 
-    def _climb(self) -> list[str]:
-        """The ids that were champion and still stand: the gate adds one, a fallback cuts back to its target."""
-        climb: list[str] = []
+    def _climb(self) -> list[Row]:
+        """The champions that stand, the baseline first: the gate adds one, a fallback cuts back to its target.
+
+        A promotion of a run that was cut off before its record was written counts for nothing.
+        """
+        by_id = {row.id: row for row in self.rows}
+        climb = [self.baseline] if self.baseline else []
         for promotion in self.promotions:
+            row = by_id.get(promotion.of)
+            if row is None:
+                continue
             if promotion.by == "fallback":
-                climb = climb[: climb.index(promotion.of)] if promotion.of in climb else []
-                if self.baseline and promotion.of == self.baseline.id:
-                    continue
-            climb.append(promotion.of)
+                climb = climb[: climb.index(row)] if row in climb else climb[:1]
+            climb.append(row)
         return climb
 
 
@@ -133,14 +137,29 @@ def find_row(store: Store, name: str) -> Row:
 
 
 def read_record(store: Store, row: Row) -> Record:
-    """The whole record behind a row."""
-    return Record.model_validate_json(store.get(row.beside(RECORD)))
+    """The whole record behind a row; raises InputError for one that another release wrote."""
+    key = row.beside(RECORD)
+    try:
+        return Record.model_validate_json(store.get(key))
+    except ValidationError as error:
+        raise InputError(
+            f"{key} in {store.url} is no record that this basekamp reads ({error.error_count()} problems): "
+            "use the release that wrote it, or move the file away."
+        ) from error
 
 
 def record_key(experiment: str, attempt: str, name: str) -> str:
     """Where a record of this name lies."""
     folder = BASELINE if attempt == BASELINE else f"attempts/{attempt}"
     return f"{experiment}/{folder}/{name}"
+
+
+def id_in(key: str) -> str | None:
+    """The id that a key's file name ends in; None when it has none, or is no name of ours."""
+    try:
+        return parse_name(PurePosixPath(key).name).id
+    except InputError:
+        return None
 
 
 def stem(key: str) -> str:
@@ -183,13 +202,18 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
     strangers: list[str] = []
     for path in paths:
         try:
-            if path.parts[1] == "openings":
-                openings.append(str(parse_name(path.name).fields["of"]))
-            elif path.parts[1] == "promotions":
-                promotions.append(_promotion(path.name))
-            else:
-                rows.append(_row(path))
-        except (InputError, KeyError, TypeError, ValueError):
+            match path.parts[1:-1]:
+                case ("openings",):
+                    openings.append(str(parse_name(path.name).fields["of"]))
+                case ("promotions",):
+                    promotions.append(_promotion(path.name))
+                case ("baseline",):
+                    rows.append(_row(path, attempt=BASELINE))
+                case ("attempts", attempt):
+                    rows.append(_row(path, attempt=attempt))
+                case _:
+                    strangers.append(str(path))
+        except (InputError, KeyError, ValueError):
             strangers.append(str(path))
     rows.sort(key=lambda row: row.id)
     promotions.sort(key=lambda promotion: promotion.id)
@@ -199,36 +223,38 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
     return replace(shelf, rows=marked)
 
 
-def _row(path: PurePosixPath) -> Row:
+def _row(path: PurePosixPath, *, attempt: str) -> Row:
     """Read a key: fields up to `n` are hyperparameters, those up to `spread` metrics, the last the deciding one."""
     name = parse_name(path.name)
     fields = dict(name.fields)
     keys = list(fields)
-    if name.id is None or not {"n", "loss", "spread"} <= fields.keys():
-        raise InputError(f"{path} is no record's name: it needs n, loss, spread and an id.")
-    at_n, at_spread = keys.index("n"), keys.index("spread")
+    at_n, at_loss, at_spread = (keys.index(key) for key in ("n", "loss", "spread"))
+    if name.id is None or not at_n < at_loss < at_spread:
+        raise InputError(f"{path} is no record's name: it needs n, loss and spread in this order, and an id.")
     metrics = {key: float(fields[key]) for key in keys[at_n + 1 : at_spread]}
     model_name = f"{stem(path.name)}{MODEL}"
     return Row(
         name=model_name,
         key=str(path.with_name(model_name)),
         experiment=path.parts[0],
-        role="baseline" if path.parts[1] == BASELINE else "attempt",
-        attempt=BASELINE if path.parts[1] == BASELINE else path.parts[2],
-        id=str(name.id),
+        role="baseline" if attempt == BASELINE else "attempt",
+        attempt=attempt,
+        id=name.id,
         params={"model": name.model, **{key: fields[key] for key in keys[:at_n]}},
         metric=list(metrics)[-1],
         metrics=metrics,
-        n=int(fields["n"]),
+        n=int(str(fields["n"])),
         spread=float(fields["spread"]),
         difference=float(fields["difference"]) if "difference" in fields else None,
         interval=(float(fields["low"]), float(fields["high"])) if "low" in fields else None,
         verdict=str(fields["verdict"]) if "verdict" in fields else None,
+        cut=name.cut,
     )
 
 
 def _promotion(file_name: str) -> Promotion:
-    name: Name = parse_name(file_name)
+    name = parse_name(file_name)
+    id_time(str(name.id))  # refuses what has no place in the order
     return Promotion(id=str(name.id), of=str(name.fields["of"]), by=str(name.fields["by"]))
 
 

@@ -3,7 +3,8 @@
 Two things make a measured difference uncertain: the seeds, and the examples it was measured on. Their variances
 are estimated apart and added. Seeds: the sample variance over replicates. Examples: the delete-a-group jackknife
 over the examples that baseline and attempt share, so any metric will do, and what the two get wrong alike
-cancels out. Degrees of freedom after Welch and Satterthwaite.
+cancels out. What seeds and examples do together is in both, which errs on the wide side. Degrees of freedom
+after Welch and Satterthwaite.
 
 Sources: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3 (grouped jackknife); Satterthwaite, 1946.
 """
@@ -25,12 +26,14 @@ ALPHA = 0.05
 GROUPS = 100
 MOST_SEEDS = 1000
 SMALLEST_SHARE = 0.5
+_STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no multiple below 2^64 meets another
 
 
 class Difference(BaseModel):
     """Attempt minus baseline in the metric's own unit, with its two sources of variance.
 
-    variance_examples has groups - 1 degrees of freedom. variance_seeds_*: of the mean over that side's replicates.
+    variance_examples has groups - 1 degrees of freedom. variance_seeds_*: of the mean over that side's replicates;
+    0 for a single one, whose noise nobody knows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,7 +70,7 @@ class Difference(BaseModel):
         variance = sum(part for part, _ in parts)
         if variance == 0.0:
             return 0.0
-        freedom = variance**2 / sum(part**2 / max(degrees, 1) for part, degrees in parts)
+        freedom = 1 / sum((part / variance) ** 2 / max(degrees, 1) for part, degrees in parts)
         return float(stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance)
 
 
@@ -120,15 +123,17 @@ def seeds_needed(difference: Difference, *, expect: float, level: float) -> int 
 
 
 def measure_difference(metric: str, attempt: Predictions, baseline: Predictions) -> Difference:
-    """Measure attempt minus baseline on the examples that both were evaluated on.
+    """Measure attempt minus baseline on the examples that both were evaluated on, in whatever order.
 
-    Raises InputError when they share fewer than half of them.
+    Raises InputError when they share fewer than half of them, or fewer than two.
     """
-    rows, of_attempt, of_baseline = np.intersect1d(attempt.rows, baseline.rows, return_indices=True)
-    if len(rows) < SMALLEST_SHARE * max(len(attempt.rows), len(baseline.rows)):
+    rows, of_attempt, of_baseline = np.intersect1d(
+        _told_apart(attempt.rows), _told_apart(baseline.rows), assume_unique=True, return_indices=True
+    )
+    if len(rows) < max(2, SMALLEST_SHARE * max(len(attempt.rows), len(baseline.rows))):
         raise InputError(
-            f"the baseline was measured on other examples ({len(rows)} of {len(attempt.rows)} are shared): "
-            "give the changed data an experiment name of its own."
+            f"the baseline was measured on other examples ({len(rows)} of {len(attempt.rows)} are shared, at least "
+            "half must be): give the changed data an experiment name of its own."
         )
     targets = attempt.targets[of_attempt]
     ours, theirs = attempt.outputs[:, of_attempt], baseline.outputs[:, of_baseline]
@@ -150,6 +155,15 @@ def measure_difference(metric: str, attempt: Predictions, baseline: Predictions)
         variance_seeds_attempt=variances[0],
         variance_seeds_baseline=variances[1],
     )
+
+
+def _told_apart(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Make each hash [n] unique: examples that differ in dropped columns alone share one."""
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    nth = np.empty_like(rows)
+    nth[order] = np.arange(len(rows)) - np.searchsorted(ordered, ordered)
+    return rows + nth * _STEP
 
 
 def _groups(targets: NDArray[Any]) -> NDArray[np.int64]:

@@ -17,7 +17,6 @@ from rich.text import Text
 
 from basekamp.cluster.local import LocalRun, Observer, StepState
 from basekamp.evaluation.goals import METRICS
-from basekamp.naming import Value
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row
 
@@ -37,19 +36,37 @@ def changing_params(rows: Sequence[Row]) -> list[str]:
     return [key for key in keys if len({repr(row.params.get(key)) for row in rows}) > 1]
 
 
-def leaderboard(rows: Sequence[Row]) -> Table:
-    """One line a record, in the order given: what differs, the metric, the difference and the verdict."""
+def leaderboard(rows: Sequence[Row], *, width: int) -> Group:
+    """One line a record, in the order given: what differs, the metric, the difference and the verdict.
+
+    Every differing hyperparameter has a column of its own where `width` characters allow, else they follow below.
+    """
     params = changing_params(rows)
+    wide = _table(rows, params)
+    if not params or Console(width=10_000).measure(wide).maximum <= width:
+        return Group(wide)
+    settings = Table(box=None, header_style="bold", pad_edge=False)
+    settings.add_column("attempt", no_wrap=True)
+    settings.add_column("what differs", overflow="fold")
+    for row in rows:
+        told = " ".join(f"{key}={_cell(row, key)}" for key in params if key in row.params)
+        settings.add_row(_attempt(row), told)
+    return Group(_table(rows, []), Text(), settings)
+
+
+def _table(rows: Sequence[Row], params: list[str]) -> Table:
     several = len({row.experiment for row in rows}) > 1
+    metrics = list(dict.fromkeys(row.metric for row in rows))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in (["experiment"] if several else []) + ["attempt", *params]:
-        table.add_column(heading, overflow="fold")
-    for heading in ("metric", "± seeds", "n", "difference", "95 % interval"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (metrics[0] if len(metrics) == 1 else "metric", "± seeds", "n", "difference", "95 % interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
         first = [row.experiment] if several else []
-        table.add_row(*first, _attempt(row), *(_cell(row.params.get(key)) for key in params), *_results(row))
+        cells = (_cell(row, key) for key in params)
+        table.add_row(*first, _attempt(row), *cells, *_results(row, named=len(metrics) > 1))
     return table
 
 
@@ -160,9 +177,10 @@ def _attempt(row: Row) -> Text:
     return name.append(" ★", style="yellow") if row.champion else name
 
 
-def _results(row: Row) -> list[Text]:
+def _results(row: Row, *, named: bool) -> list[Text]:
     verdict = Text(row.verdict or row.role, style=VERDICT_STYLES.get(row.verdict or "", "dim"))
-    measured = [Text(f"{row.metric} {row.value:.4f}"), Text(f"{row.spread:.4f}"), Text(str(row.n))]
+    value = f"{row.metric} {row.value:.4f}" if named else f"{row.value:.4f}"
+    measured = [Text(value), Text(f"{row.spread:.4f}"), Text(str(row.n))]
     if row.difference is None or row.interval is None:
         return [*measured, Text("–"), Text("–"), verdict]
     gain = row.difference if METRICS.get(row.metric, "maximize") == "maximize" else -row.difference
@@ -172,15 +190,17 @@ def _results(row: Row) -> list[Text]:
     return [*measured, Text(f"{arrow} {row.difference:+.4f}", style=color), Text(f"{low:+.4f} … {high:+.4f}"), verdict]
 
 
-def _cell(value: Value | None) -> str:
-    if value is None:
-        return "–"
+def _cell(row: Row, key: str) -> str:
+    """A hyperparameter's value; – where the model has none, … where the name was cut and only the JSON tells."""
+    if key not in row.params:
+        return "…" if row.cut else "–"
+    value = row.params[key]
     return escape(f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def _told(record: Record) -> dict[str, Any]:
     evaluation, comparison, opening = record.evaluation, record.comparison, record.opening
-    told: dict[str, Any] = {"name": record.name, "experiment": record.experiment, "attempt": record.attempt}
+    told: dict[str, Any] = {"experiment": record.experiment, "attempt": record.attempt}
     if record.hypothesis:
         told["hypothesis"] = record.hypothesis
     if comparison:

@@ -20,7 +20,8 @@ from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import metric_value
 from basekamp.evaluation.predict import predict
-from basekamp.hyperparameters import Hyperparameters
+from basekamp.hyperparameters import Hyperparameters, is_own_model
+from basekamp.models.build import n_outputs, one_line
 from basekamp.training.results import Curves, Replicate
 
 CURVES = tuple(Curves.model_fields)
@@ -80,14 +81,18 @@ class ReplicateLoop:
     def run(
         self, *, after_step: Callable[[], None], after_epoch: Callable[[int, str], None]
     ) -> tuple[State, Replicate]:
-        """Train to the end; gives the kept weights and what happened. `after_epoch` gets epochs done and a text."""
-        started = time.perf_counter() - self.position.seconds
-        if not self.position.curves["validation_loss"]:
-            self._validate()
-        while not self.position.ended:
+        """Train to the end; gives the kept weights and what happened.
+
+        `after_epoch` gets a text and the epochs done; an end before the last epoch counts as all of them.
+        """
+        position, n_epochs = self.position, self.hyperparameters.n_epochs
+        started = time.perf_counter() - position.seconds
+        if not position.curves["validation_loss"]:
+            self._start()
+            after_epoch(n_epochs if position.ended else 0, self._text())
+        while not position.ended:
             self._epoch(after_step, started)
-            after_epoch(self.position.epoch, self._text())
-        position = self.position
+            after_epoch(n_epochs if position.ended else position.epoch, self._text())
         replicate = Replicate(
             seed=self.seed,
             n_epochs=position.epoch,
@@ -128,64 +133,91 @@ class ReplicateLoop:
             return None
         return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
-    def _epoch(self, after_step: Callable[[], None], started: float) -> None:
-        position, settings = self.position, self.hyperparameters
+    def _start(self) -> None:
+        """Judge the untrained model: epoch 0. A model without parameters is finished with it."""
+        if is_own_model(self.hyperparameters.model):
+            self._try_own_model()
+        if not self._validate():
+            raise InputError(
+                f"model: {self.hyperparameters.model} gives NaN or Inf before any training: mend its build."
+            )
         if self.optimizer is None:
-            position.ended = "finished"
-            return
+            self.position.ended = "finished"
+
+    def _epoch(self, after_step: Callable[[], None], started: float) -> None:
+        """Train what is left of one epoch and judge it; an epoch that diverged leaves no point in the curves."""
+        assert self.optimizer is not None
+        position = self.position
+        batches = self._batches(position.epoch)
+        total = len(batches) * self.hyperparameters.n_epochs
         self.model.train()
-        batches = torch.split(self._order(position.epoch), settings.batch_size)
         for rows in batches[position.step :]:
-            self._step(rows, total=len(batches) * settings.n_epochs, done=position.epoch * len(batches) + position.step)
+            self._step(rows, progress=(position.epoch * len(batches) + position.step) / total)
             position.step += 1
             position.seconds = time.perf_counter() - started
             after_step()
-        train_loss = float(self.loss_sum) / len(batches)
+        train_loss = float(self.loss_sum) / len(self.data.x)
         self.loss_sum.zero_()
         position.epoch, position.step = position.epoch + 1, 0
-        if not math.isfinite(train_loss):
+        if math.isfinite(train_loss) and self._validate():
+            position.curves["train_loss"].append(train_loss)
+            position.curves["lr"].append(self.optimizer.param_groups[0]["lr"])
+            position.ended = self._reason_to_end()
+        else:
             position.ended = "diverged"
-            return
-        position.curves["train_loss"].append(train_loss)
-        position.curves["lr"].append(self.optimizer.param_groups[0]["lr"])
-        self._validate()
-        if position.ended:
-            return
         position.seconds = time.perf_counter() - started
-        if position.epoch == settings.n_epochs:
-            position.ended = "finished"
-        elif settings.patience and position.since_best >= settings.patience:
-            position.ended = "early"
 
-    def _step(self, rows: Tensor, *, total: int, done: int) -> None:
+    def _reason_to_end(self) -> str:
+        position, settings = self.position, self.hyperparameters
+        if position.epoch == settings.n_epochs:
+            return "finished"
+        return "early" if settings.patience and position.since_best >= settings.patience else ""
+
+    def _step(self, rows: Tensor, *, progress: float) -> None:
+        """Take one step; the summed loss of the rows stays on the device."""
         assert self.optimizer is not None
-        lr = learning_rate(self.hyperparameters, done / total)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = learning_rate(self.hyperparameters, progress)
         self.optimizer.zero_grad()
         with _mixed_precision(self.data.device):
             outputs = self.model(self.data.x[rows])
             loss = _loss(outputs, self.data.y[rows])
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.loss_sum += loss.detach()
+        self.loss_sum += loss.detach() * len(rows)
 
-    def _order(self, epoch: int) -> Tensor:
-        """The epoch's order of rows, from the seed and the epoch alone."""
+    def _batches(self, epoch: int) -> list[Tensor]:
+        """The epoch's batches of row numbers, from the seed and the epoch alone.
+
+        A single row left over joins the batch before it: layers such as BatchNorm cannot train on one row.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.data.x), generator=generator).to(self.data.device)
+        order = torch.randperm(len(self.data.x), generator=generator).to(self.data.device)
+        batches = list(torch.split(order, self.hyperparameters.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1 < len(batches[-2]):
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
 
-    def _validate(self) -> None:
-        """Add a point to the validation curves; keep the weights when best so far, of equals those of lower loss."""
+    def _try_own_model(self) -> None:
+        """Run the user's own network on two rows, so that what is wrong with it is said in one sentence."""
+        name, needed = self.hyperparameters.model, [2, n_outputs(self.data.schema)]
+        try:
+            with torch.no_grad():
+                given = list(self.model.eval()(self.data.x_validation[:2]).shape)
+        except Exception as error:
+            raise InputError(f"model: {name} fails on a batch ({one_line(error)}): mend its forward.") from error
+        if given != needed:
+            raise InputError(f"model: {name} gives {given} for 2 rows: let it give {needed}, one column per output.")
+
+    def _validate(self) -> bool:
+        """Judge the model: False, and nothing else, when its outputs are not finite.
+
+        Adds a point to the validation curves and keeps the weights when best so far, of equals those of lower loss.
+        """
         position = self.position
         outputs = predict(self.model, self.data.x_validation, self.data.schema)
         if not np.isfinite(outputs).all():
-            if not position.best_weights:
-                raise InputError(
-                    f"model: {self.hyperparameters.model} gives NaN or Inf before any training: mend its build."
-                )
-            position.ended = "diverged"
-            return
+            return False
         value = metric_value(self.metric, self.data.targets_validation, outputs)
         loss = metric_value("loss", self.data.targets_validation, outputs)
         position.curves["validation_loss"].append(loss)
@@ -195,6 +227,7 @@ class ReplicateLoop:
         if score > position.best_score:
             position.best_score, position.best_epoch, position.since_best = score, position.epoch, 0
             position.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return True
 
     def _text(self) -> str:
         value = self.position.curves["validation_metric"][-1]

@@ -8,9 +8,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
+
+from basekamp.training.files import replace_file
 
 VARIABLE = "BASEKAMP_PROGRESS"
 SECONDS_BETWEEN_LINES = 10.0
@@ -37,15 +39,15 @@ def show_progress() -> Iterator[Progress]:
 
 
 class _FileProgress:
-    """Replaces one small JSON file, so that a reader never sees half a line."""
+    """Replaces one small JSON file, so that a reader never sees half a line. Never stops a training."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"done": done, "total": total, "text": text}))
-        temporary.replace(self.path)
+        with suppress(OSError):
+            told = json.dumps({"done": done, "total": total, "text": text})
+            replace_file(self.path, told.encode(), durable=False)
 
 
 class _LineProgress:
@@ -63,13 +65,10 @@ class _LineProgress:
 @contextmanager
 def _bar() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
-    columns = (
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("epochs, {task.description}"), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)

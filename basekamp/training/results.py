@@ -5,12 +5,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from basekamp.training.files import replace_file
+
 MODEL_FILE = "model.pth"
 TRAINING_FILE = "training.json"
 
 
 class Curves(BaseModel):
-    """One value per epoch, `lr` the last of its epoch; the validation curves begin with the untrained model."""
+    """One finite value per epoch, `lr` the last of its epoch; the validation curves begin with the untrained model.
+
+    An epoch that diverged is counted in `n_epochs` and has no value here.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +52,7 @@ class Training(BaseModel):
 
     def write(self, directory: Path) -> None:
         """Write `training.json` into the model's folder."""
-        (directory / TRAINING_FILE).write_text(self.model_dump_json(indent=1))
+        replace_file(directory / TRAINING_FILE, self.model_dump_json(indent=1).encode())
 
     @classmethod
     def read(cls, directory: Path) -> "Training":

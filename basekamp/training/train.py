@@ -2,15 +2,12 @@
 
 import hashlib
 import io
+import json
 import platform
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +15,15 @@ import torch
 from basekamp import __version__
 from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
+from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.models.build import build_model, count_parameters
-from basekamp.training.checkpoint import read_checkpoint, write_checkpoint
-from basekamp.training.device import choose_device, describe_device
+from basekamp.models.build import build_model, count_multiplications, count_parameters, source_of
+from basekamp.training.checkpoint import Saver
+from basekamp.training.device import choose_device, describe_device, fitting_threads
+from basekamp.training.files import remove_leftovers, replace_file
 from basekamp.training.loop import ReplicateLoop, State, TrainingData
-from basekamp.training.progress import Progress, show_progress
-from basekamp.training.results import MODEL_FILE, Replicate, Training
+from basekamp.training.progress import show_progress
+from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Training
 from basekamp.work import work_directory
 
 MODEL_FORMAT = 1
@@ -43,40 +42,33 @@ def train_model(
     """Train seeds 0 to `seeds` - 1 one after the other; write `model.pth` and `training.json` into `directory`.
 
     A training of the same data, settings and release that was killed goes on from its last checkpoint, and
-    on CPU ends with the same bytes as one never killed. On SIGTERM it saves and exits with 143.
+    on CPU, with the same number of threads, ends with the same bytes as one never killed. On SIGTERM it saves
+    and exits with 143. Random numbers are torch's: a model of your own that draws others is not reproducible.
 
-    Raises InputError for settings that do not fit the data, DeviceError for a GPU that is not there.
+    Raises InputError for settings that do not fit the data and a folder that cannot be written, DeviceError
+    for a GPU that is not there.
     """
-    data = load_dataset(dataset)
-    device = choose_device(gpus)
-    tensors = _on_device(data, device)
-    prior = _prior(data)
-
-    def build() -> torch.nn.Module:
-        return build_model(hyperparameters, data.schema, prior=prior)
-
+    data, device = load_dataset(dataset), choose_device(gpus)
+    _check(data.schema, metric=metric, seeds=seeds)
+    build = partial(build_model, hyperparameters, data.schema, prior=_prior(data))
+    untrained = build()
+    step_size = count_multiplications(untrained, data.schema) * hyperparameters.batch_size
     key = _checkpoint_key(data.schema, hyperparameters, metric=metric, seeds=seeds, device=device)
-    saver = _Saver(work_directory() / "checkpoints" / f"{key}.pt", device, every_seconds=checkpoint_seconds)
-    with show_progress() as progress, saver.stopping_on_sigterm():
-        for seed in range(len(saver.finished), seeds):
-            loop = ReplicateLoop(build, tensors, hyperparameters, seed=seed, metric=metric)
-            saver.attach(loop)
-            saver.finish(
-                *loop.run(after_step=saver.after_step, after_epoch=_telling(progress, hyperparameters, seed, seeds))
-            )
-    training = Training(
-        hyperparameters=hyperparameters.model_dump(),
-        metric=metric,
-        n_parameters=count_parameters(build()),
-        device=describe_device(device),
-        versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
-        replicates=[replicate for _, replicate in saver.finished],
-    )
-    directory.mkdir(parents=True, exist_ok=True)
-    weights = [weights for weights, _ in saver.finished]
-    (directory / MODEL_FILE).write_bytes(_model_bytes(hyperparameters, data.schema, weights))
-    training.write(directory)
-    saver.path.unlink(missing_ok=True)
+    with fitting_threads(device, step_size=step_size):
+        saver = Saver(
+            work_directory() / "checkpoints" / f"{key}.pt", device, seeds=seeds, every_seconds=checkpoint_seconds
+        )
+        _train_seeds(build, _on_device(data, device), hyperparameters, saver, metric=metric, seeds=seeds)
+        training = Training(
+            hyperparameters=hyperparameters.model_dump(),
+            metric=metric,
+            n_parameters=count_parameters(untrained),
+            device=describe_device(device),
+            versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
+            replicates=[replicate for _, replicate in saver.finished],
+        )
+    _write(directory, training, _model_bytes(hyperparameters, data.schema, [weights for weights, _ in saver.finished]))
+    saver.remove()
     return training
 
 
@@ -87,86 +79,70 @@ def load_models(path: Path, device: torch.device) -> tuple[Schema, list[torch.nn
     """
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
+        if saved["format"] != MODEL_FORMAT:
+            raise ValueError(f"format {saved['format']}, this basekamp reads {MODEL_FORMAT}")
         hyperparameters = Hyperparameters.model_validate(saved["hyperparameters"])
         schema = Schema.model_validate(saved["schema"])
         state_dicts = saved["state_dicts"]
     except Exception as error:
         raise InputError(f"{path} is no model file of basekamp ({type(error).__name__}): train it again.") from error
-    models = []
-    for state_dict in state_dicts:
-        model = build_model(hyperparameters, schema).to(device)
-        model.load_state_dict(state_dict)
-        models.append(model.eval())
+    models = [build_model(hyperparameters, schema).to(device).eval() for _ in state_dicts]
+    for model, state_dict in zip(models, state_dicts, strict=True):
+        try:
+            model.load_state_dict(state_dict)
+        except RuntimeError as error:
+            name = hyperparameters.model
+            raise InputError(f"{path} does not fit model: {name} as its code is now: train it again.") from error
     return schema, models
 
 
-class _Saver:
-    """Keeps finished replicates and the running one in one checkpoint file, at most every few seconds."""
-
-    def __init__(self, path: Path, device: torch.device, *, every_seconds: float) -> None:
-        self.path, self.every_seconds, self.saved_at = path, every_seconds, time.monotonic()
-        self.finished: list[tuple[State, Replicate]] = []
-        self.running: State | None = None
-        self.loop: ReplicateLoop | None = None
-        self.stop = False
-        state = read_checkpoint(path, device=device)
-        if state is not None:
-            self.finished = [(weights, Replicate.model_validate(told)) for weights, told in state["finished"]]
-            self.running = state["running"]
-            print(f"Resuming from a checkpoint: {len(self.finished)} of the seeds are trained.", flush=True)
-
-    def attach(self, loop: ReplicateLoop) -> None:
-        self.loop = loop
-        if self.running is not None:
-            loop.load_state(self.running)
-            self.running = None
-
-    def after_step(self) -> None:
-        if self.stop:
-            self.save()
-            sys.exit(128 + signal.SIGTERM)
-        if time.monotonic() - self.saved_at >= self.every_seconds:
-            self.save()
-
-    def finish(self, weights: State, replicate: Replicate) -> None:
-        if replicate.ended == "diverged":
-            print(f"Seed {replicate.seed} diverged in epoch {replicate.n_epochs}: its best earlier weights are kept.")
-        self.finished.append((weights, replicate))
-        self.loop = None
-        self.save()
-
-    def save(self) -> None:
-        finished = [(weights, replicate.model_dump()) for weights, replicate in self.finished]
-        running = self.loop.state() if self.loop else None
-        write_checkpoint(self.path, {"finished": finished, "running": running})
-        self.saved_at = time.monotonic()
-
-    @contextmanager
-    def stopping_on_sigterm(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask_to_stop(_signal: int, _frame: Any) -> None:
-            self.stop = True
-
-        before = signal.signal(signal.SIGTERM, ask_to_stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+def _check(schema: Schema, *, metric: str, seeds: int) -> None:
+    allowed = CLASSIFICATION_METRICS if schema.task == "classification" else REGRESSION_METRICS
+    if metric not in allowed:
+        raise InputError(f"metric: {metric} does not fit a {schema.task} target: use {', '.join(allowed)}.")
+    if seeds < 1:
+        raise InputError(f"seeds={seeds} is not allowed: use 1 or more.")
 
 
-def _telling(progress: Progress, hyperparameters: Hyperparameters, seed: int, seeds: int) -> Callable[[int, str], None]:
+def _train_seeds(
+    build: Callable[[], torch.nn.Module],
+    data: TrainingData,
+    hyperparameters: Hyperparameters,
+    saver: Saver,
+    *,
+    metric: str,
+    seeds: int,
+) -> None:
+    """Train the seeds that the saver does not hold yet."""
     n_epochs = hyperparameters.n_epochs
-    return lambda epochs, text: progress(seed * n_epochs + epochs, seeds * n_epochs, text)
+    with show_progress() as progress, saver.stopping_on_sigterm():
+        for seed in range(len(saver.finished), seeds):
+
+            def tell(epochs: int, text: str, before: int = seed * n_epochs) -> None:
+                progress(before + epochs, seeds * n_epochs, text)
+
+            loop = ReplicateLoop(build, data, hyperparameters, seed=seed, metric=metric)
+            saver.attach(loop)
+            saver.finish(*loop.run(after_step=saver.after_step, after_epoch=tell))
+
+
+def _write(directory: Path, training: Training, model: bytes) -> None:
+    try:
+        replace_file(directory / MODEL_FILE, model)
+        training.write(directory)
+        remove_leftovers(directory / MODEL_FILE)
+        remove_leftovers(directory / TRAINING_FILE)
+    except OSError as error:
+        raise InputError(
+            f"the model cannot be written to {directory} ({error.strerror}): check the space and the rights there."
+        ) from error
 
 
 def _on_device(data: Dataset, device: torch.device) -> TrainingData:
     train, validation, schema = data.split("train"), data.split("validation"), data.schema
     y = np.asarray(train.y)
     if schema.task == "regression":
-        y = ((y - schema.target_mean) / schema.target_std).astype(np.float32)
+        y = ((y.astype(np.float64) - schema.target_mean) / schema.target_std).astype(np.float32)
     return TrainingData(
         schema=schema,
         x=torch.tensor(np.asarray(train.x), device=device),
@@ -188,6 +164,8 @@ def _checkpoint_key(schema: Schema, hyperparameters: Hyperparameters, **more: ob
     """The same training has the same key, in whichever process or pod it runs."""
     parts = [
         __version__,
+        torch.__version__,
+        source_of(hyperparameters.model),
         schema.dataset_fingerprint,
         hyperparameters.model_dump_json(),
         repr(sorted(more.items(), key=str)),
@@ -196,14 +174,18 @@ def _checkpoint_key(schema: Schema, hyperparameters: Hyperparameters, **more: ob
 
 
 def _model_bytes(hyperparameters: Hyperparameters, schema: Schema, weights: list[State]) -> bytes:
-    """Serialise through memory: torch names its archive after the file, and equal models must be equal bytes."""
+    """Serialise so that equal models are equal bytes.
+
+    Through memory, since torch names its archive after the file; with texts that are objects of their own or
+    interned, since a pickle tells whether two equal texts were one object.
+    """
     buffer = io.BytesIO()
     torch.save(
         {
             "format": MODEL_FORMAT,
-            "hyperparameters": hyperparameters.model_dump(mode="json"),
-            "schema": schema.model_dump(mode="json"),
-            "state_dicts": [{name: tensor.cpu() for name, tensor in state.items()} for state in weights],
+            "hyperparameters": json.loads(hyperparameters.model_dump_json()),
+            "schema": json.loads(schema.model_dump_json()),
+            "state_dicts": [{sys.intern(name): tensor.cpu() for name, tensor in state.items()} for state in weights],
         },
         buffer,
     )

@@ -1,0 +1,134 @@
+"""Real training processes that can be killed: a small server imports torch once and forks one for each job."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PATIENCE_SECONDS = 120
+
+
+@dataclass
+class Job:
+    """One training: its data set, its own folder, and the arguments of `train_model`."""
+
+    dataset: Path
+    folder: Path
+    settings: dict[str, Any]
+    metric: str = "accuracy"
+    seeds: int = 2
+    checkpoint_seconds: float = 0.0
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "home" / "checkpoints").glob("*.pt"))
+
+    @property
+    def log(self) -> str:
+        """What the latest process of this job printed."""
+        return (self.folder / "log").read_text()
+
+
+class Trainer:
+    """Starts one training at a time."""
+
+    def __init__(self, server: subprocess.Popen[str]) -> None:
+        self.server, self.pid = server, 0
+
+    def start(self, job: Job) -> None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        told = {**vars(job), "dataset": str(job.dataset), "folder": str(job.folder)}
+        self.server.stdin.write(json.dumps(told) + "\n")
+        self.server.stdin.flush()
+        self.pid = int(self.server.stdout.readline())
+
+    def wait(self) -> int:
+        """The exit status; a signal's number below zero."""
+        return int(self.server.stdout.readline())
+
+    def has_ended(self) -> bool:
+        """Whether the exit status is there to be read."""
+        return bool(select.select([self.server.stdout], [], [], 0)[0])
+
+    def run(self, job: Job) -> int:
+        self.start(job)
+        return self.wait()
+
+    def signal_after(self, number: signal.Signals, job: Job, *, checkpoints: int, then_seconds: float = 0.0) -> int:
+        """Send a signal once that many new checkpoints, or the end, were seen; gives the exit status."""
+        before, seen, give_up = _version(job), 0, time.monotonic() + PATIENCE_SECONDS
+        self.start(job)
+        while seen < checkpoints and not self.has_ended():
+            assert time.monotonic() < give_up, job.log
+            now = _version(job)
+            seen, before = seen + (now != before), now
+        time.sleep(then_seconds)
+        if not self.has_ended():
+            os.kill(self.pid, number)
+        return self.wait()
+
+
+@contextmanager
+def start_trainer() -> Iterator[Trainer]:
+    root = Path(__file__).parent.parent
+    command = [sys.executable, str(Path(__file__).resolve())]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root, env=environment
+    ) as server:
+        yield Trainer(server)
+        server.stdin.close()
+
+
+def _version(job: Job) -> tuple[int, int]:
+    """What differs from one checkpoint to the next."""
+    try:
+        (path,) = job.checkpoints
+        return path.stat().st_ino, path.stat().st_mtime_ns
+    except (FileNotFoundError, ValueError):
+        return 0, 0
+
+
+def _serve() -> None:
+    """Read a job, fork its process, print its pid and then its exit status. The server itself never computes."""
+    import torch._dynamo  # imported by every process's first optimizer, which takes a second  # noqa: F401
+
+    import basekamp.training.train  # noqa: F401
+
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            _train(json.loads(line))
+            sys.exit()
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _train(job: dict[str, Any]) -> None:
+    from basekamp.hyperparameters import Hyperparameters
+    from basekamp.training.train import train_model
+
+    folder = Path(job["folder"])
+    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["BASEKAMP_HOME"] = str(folder / "home")
+    settings = Hyperparameters.from_mapping(job["settings"])
+    wanted = {key: job[key] for key in ("metric", "seeds", "checkpoint_seconds")}
+    train_model(Path(job["dataset"]), folder / "model", settings, **wanted)
+
+
+if __name__ == "__main__":
+    _serve()
