@@ -53,11 +53,9 @@ def train_model(
     build = partial(build_model, hyperparameters, data.schema, prior=_prior(data))
     untrained = build()
     step_size = count_multiplications(untrained, data.schema) * hyperparameters.batch_size
-    key = _checkpoint_key(data.schema, hyperparameters, metric=metric, seeds=seeds, device=device)
+    checkpoint = _checkpoint_path(data.schema, hyperparameters, metric=metric, seeds=seeds, device=device)
     with fitting_threads(device, step_size=step_size):
-        saver = Saver(
-            work_directory() / "checkpoints" / f"{key}.pt", device, seeds=seeds, every_seconds=checkpoint_seconds
-        )
+        saver = Saver(checkpoint, device, seeds=seeds, every_seconds=checkpoint_seconds)
         _train_seeds(build, _on_device(data, device), hyperparameters, saver, metric=metric, seeds=seeds)
         training = Training(
             hyperparameters=hyperparameters.model_dump(),
@@ -160,8 +158,8 @@ def _prior(data: Dataset) -> torch.Tensor:
     return torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32)
 
 
-def _checkpoint_key(schema: Schema, hyperparameters: Hyperparameters, **more: object) -> str:
-    """The same training has the same key, in whichever process or pod it runs."""
+def _checkpoint_path(schema: Schema, hyperparameters: Hyperparameters, **more: object) -> Path:
+    """The same training has the same checkpoint, in whichever process or pod it runs."""
     parts = [
         __version__,
         torch.__version__,
@@ -170,7 +168,8 @@ def _checkpoint_key(schema: Schema, hyperparameters: Hyperparameters, **more: ob
         hyperparameters.model_dump_json(),
         repr(sorted(more.items(), key=str)),
     ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    return work_directory() / "checkpoints" / f"{key}.pt"
 
 
 def _model_bytes(hyperparameters: Hyperparameters, schema: Schema, weights: list[State]) -> bytes:
