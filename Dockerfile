@@ -35,7 +35,7 @@ RUN case "$FLAVOUR" in \
     esac \
     && /opt/tools/bin/pip --python /opt/venv/bin/python3 install --no-cache-dir --compile $index $PIP_ARGS \
       --constraint constraints.txt --requirement requirements.txt \
-    && if [ "$FLAVOUR" = cpu ] && find /opt/venv -maxdepth 5 -iname 'nvidia*' | grep .; then \
+    && if [ "$FLAVOUR" = cpu ] && [ -n "$(find /opt/venv -maxdepth 4 -name 'nvidia*')" ]; then \
       echo "FLAVOUR=cpu got a torch with CUDA: give an index with CPU builds in PIP_ARGS." >&2; exit 1; fi
 
 # basekamp itself as a wheel, with the compiled pipelines inside, laid out to be copied into the environment.

@@ -32,7 +32,7 @@ from basekamp.evaluation.metrics import all_metrics, metric_value
 from basekamp.evaluation.predict import predict
 from basekamp.experiment import DataSettings
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.models import build_model
+from basekamp.models.build import build_model
 from basekamp.training.train import train_model
 
 CLOSE = 1e-9

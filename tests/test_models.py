@@ -13,8 +13,7 @@ from torch import nn
 from basekamp.data.dataset import Cleaning, Schema
 from basekamp.errors import InputError
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.models import build_model
-from basekamp.models.build import count_multiplications, count_parameters, source_of
+from basekamp.models.build import build_model, count_multiplications, count_parameters
 from basekamp.models.inputs import MixedColumns, NormalizedImage, OneHotColumns
 from basekamp.models.networks import ACTIVATIONS
 
@@ -233,9 +232,3 @@ def test_own_module_that_does_not_run_is_refused(my_models, source):
     my_models.write_text(source)
     with pytest.raises(InputError, match=r"^model: my_models:build cannot be imported \(\w+Error: "):
         build(table_schema(2), model="my_models:build")
-
-
-def test_source_of_an_own_model_is_its_module_and_of_ours_empty(my_models):
-    my_models.write_text(BUILD)
-    assert source_of("my_models:build") == BUILD
-    assert source_of("mlp") == ""

@@ -5,8 +5,9 @@ import yaml
 
 from basekamp.cluster.arguments import typed_arguments
 from basekamp.cluster.compiled import compiled_pipeline
-from basekamp.cluster.plan import code_version, pipeline_values
+from basekamp.cluster.plan import pipeline_values
 from basekamp.experiment import load_experiment
+from basekamp.models.source import code_version
 from pipelines.compile import main, stale
 
 

@@ -24,7 +24,7 @@ from basekamp.evaluation.metrics import all_metrics, metric_value
 from basekamp.evaluation.predict import predict
 from basekamp.experiment import DataSettings
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.models import build_model
+from basekamp.models.build import build_model
 from basekamp.training.checkpoint import Saver, read_checkpoint
 from basekamp.training.device import choose_device, fitting_threads
 from basekamp.training.loop import learning_rate

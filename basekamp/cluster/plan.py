@@ -1,15 +1,9 @@
 """From an experiment file to the values of one pipeline run."""
 
-import hashlib
-import importlib.util
 import json
-import sys
-from collections.abc import Iterable
-from pathlib import Path
 
-from basekamp import __version__
 from basekamp.experiment import Experiment
-from basekamp.hyperparameters import is_own_model
+from basekamp.models.source import code_version
 from basekamp.records.record import BASELINE
 
 
@@ -42,33 +36,3 @@ def pipeline_values(
         "data_fingerprint": data_fingerprint,
         "code_version": code_version(settings.model),
     }
-
-
-def code_version(model: str) -> str:
-    """The release and a digest of the code that runs: this package, and the module of a model of the user's own."""
-    files = sorted(Path(__file__).parent.parent.rglob("*.py"))
-    if is_own_model(model):
-        files += _module_files(model.partition(":")[0])
-    return f"{__version__}+{_digest(files)}"
-
-
-def _module_files(module: str) -> list[Path]:
-    """The Python files of a module's top-level package; the current directory counts as on the path."""
-    top = module.partition(".")[0]
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        spec = importlib.util.find_spec(top)
-    finally:
-        sys.path.pop(0)
-    if spec is None:
-        return []
-    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
-    alone = [Path(spec.origin)] if spec.origin and not folders else []
-    return alone + sorted(path for folder in folders for path in folder.rglob("*.py"))
-
-
-def _digest(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]

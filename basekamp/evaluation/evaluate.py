@@ -150,21 +150,28 @@ def judge_predictions(data: Dataset, predictions: Predictions, *, metric: str, s
     replicates = [all_metrics(targets, one) for one in outputs]
     names = list(replicates[0])
     table = np.array([[one[name] for name in names] for one in replicates])
-    spread = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(len(names))
+    mean, variance = mean_and_variance(table)
     shown = int(np.argsort(table[:, names.index(metric)])[len(table) // 2])
     return Evaluation(
         split=split,
         metric=metric,
         classes=list(data.schema.classes),
         n_examples=len(targets),
-        metrics=dict(zip(names, table.mean(axis=0).tolist(), strict=True)),
-        spread=dict(zip(names, spread.tolist(), strict=True)),
+        metrics=dict(zip(names, mean.tolist(), strict=True)),
+        spread=dict(zip(names, np.sqrt(variance).tolist(), strict=True)),
         floor=all_metrics(targets, constant_outputs(data, len(targets))),
         replicates=replicates,
         shown=shown,
         confusion=_confusion(targets, outputs[shown], len(data.schema.classes)),
         roc=_roc(targets, outputs[shown]) if len(data.schema.classes) == 2 else None,
     )
+
+
+def mean_and_variance(table: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and sample variance over the rows; equal rows have no variance at all, and neither has a single one."""
+    apart = table - table[0]  # without it, rounding leaves equal rows a variance
+    mean = table[0] + apart.mean(axis=0)
+    return mean, apart.var(axis=0, ddof=1) if len(table) > 1 else np.zeros_like(mean)
 
 
 def constant_outputs(data: Dataset, n: int) -> NDArray[np.float32]:

@@ -10,7 +10,6 @@ import math
 import os
 import sys
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from basekamp.data.dataset import Schema
 from basekamp.errors import InputError
-from basekamp.hyperparameters import Hyperparameters, is_own_model
+from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.inputs import FlatPixels, MixedColumns, NormalizedImage, OneHotColumns
 from basekamp.models.networks import Constant, ConvNet, Perceptron
 
@@ -52,15 +51,6 @@ def count_multiplications(model: nn.Module, schema: Schema) -> int:
     """Roughly how many multiplications one row takes: a convolution uses its weights at every pixel."""
     pixels = math.prod(schema.input_shape[1:]) if schema.kind == "image" else 1
     return sum(weights.numel() * (pixels if weights.dim() > 2 else 1) for weights in model.parameters())
-
-
-def source_of(model: str) -> str:
-    """The source of the module that a user's own model comes from; empty for a model of basekamp."""
-    if not is_own_model(model):
-        return ""
-    _imported(model)
-    path = getattr(sys.modules[model.partition(":")[0]], "__file__", None)
-    return Path(path).read_text(errors="replace") if path else ""
 
 
 def one_line(error: Exception) -> str:

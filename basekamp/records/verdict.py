@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.errors import InputError
-from basekamp.evaluation.evaluate import Predictions
+from basekamp.evaluation.evaluate import Predictions, mean_and_variance
 from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import metric_value
 
@@ -176,8 +176,8 @@ def _groups(targets: NDArray[Any]) -> NDArray[np.int64]:
 
 def _over_seeds(metric: str, targets: NDArray[Any], outputs: NDArray[np.float32]) -> tuple[float, float]:
     """Mean over replicates, and the variance of that mean."""
-    values = [metric_value(metric, targets, one) for one in outputs]
-    return float(np.mean(values)), float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.0
+    mean, variance = mean_and_variance(np.array([metric_value(metric, targets, one) for one in outputs]))
+    return float(mean), float(variance) / len(outputs)
 
 
 def _gap(metric: str, targets: NDArray[Any], ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:

@@ -17,7 +17,8 @@ from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.models.build import build_model, count_multiplications, count_parameters, source_of
+from basekamp.models.build import build_model, count_multiplications, count_parameters
+from basekamp.models.source import code_version
 from basekamp.training.checkpoint import Saver
 from basekamp.training.device import choose_device, describe_device, fitting_threads
 from basekamp.training.files import remove_leftovers, replace_file
@@ -161,9 +162,8 @@ def _prior(data: Dataset) -> torch.Tensor:
 def _checkpoint_path(schema: Schema, hyperparameters: Hyperparameters, **more: object) -> Path:
     """The same training has the same checkpoint, in whichever process or pod it runs."""
     parts = [
-        __version__,
+        code_version(hyperparameters.model),
         torch.__version__,
-        source_of(hyperparameters.model),
         schema.dataset_fingerprint,
         hyperparameters.model_dump_json(),
         repr(sorted(more.items(), key=str)),
