@@ -28,6 +28,7 @@ from basekamp.records.gate import fall_back
 from basekamp.records.leaderboard import best_first, select_rows
 from basekamp.records.record import Record, differing, file_name, significant
 from basekamp.records.shelf import (
+    Promotion,
     Row,
     Shelf,
     find_row,
@@ -403,6 +404,13 @@ def test_a_supported_attempt_that_is_worse_than_the_champion_opens_nothing(camp)
     assert camp.shelf.champion.attempt == "deep" and len(camp.shelf.openings) == 1
 
 
+def test_a_better_attempt_that_misses_what_it_hoped_for_opens_nothing(camp):
+    camp.compare("baseline")
+    record = camp.compare("deep", expect=0.9)
+    assert record.verdict == "refuted" and record.mean > camp.shelf.baseline.value
+    assert record.opening is None and camp.shelf.openings == camp.shelf.promotions == ()
+
+
 def test_an_attempt_that_fails_on_the_test_split_is_not_promoted(camp, trained, tmp_path):
     data = shutil.copytree(trained / "data", tmp_path / "data")
     answers = predict_split(load_dataset(data), trained / "baseline" / "model.pth", split="test").outputs[0]
@@ -425,6 +433,39 @@ def test_falling_back_twice_ends_at_the_baseline_and_deletes_nothing(climbed, cl
         champions.append(climbed.shelf.champion.attempt)
     assert champions == ["faster", "baseline", "baseline"]
     assert before.items() <= climbed.content().items()
+
+
+def test_each_of_many_fallbacks_within_one_second_counts(climbed, clock):
+    clock.step = timedelta(0)
+    for row in climbed.shelf.rows * 2:
+        fall_back(climbed.store, climbed.shelf, row)
+        assert climbed.shelf.champion.id == row.id
+    assert len(climbed.shelf.promotions) == 2 + 8
+
+
+@pytest.mark.parametrize(
+    ("promotions", "climb"),
+    [
+        ("", "base"),
+        ("gate:a", "base a"),
+        ("gate:a gate:b gate:c", "base a b c"),
+        ("gate:a gate:b gate:c fallback:b", "base a b"),
+        ("gate:a gate:b gate:c fallback:a gate:d", "base a d"),
+        ("gate:a gate:b fallback:base gate:c", "base c"),
+        ("gate:a fallback:d", "base d"),
+        ("fallback:base", "base"),
+        ("gate:gone", "base"),
+        ("gate:a gate:gone gate:b fallback:gone", "base a b"),
+    ],
+)
+def test_champion_follows_from_the_promotions(promotions, climb):
+    rows = [
+        make_row(0.5, id=name, role="baseline" if name == "base" else "attempt")
+        for name in ("a", "base", "b", "c", "d")
+    ]
+    told = [Promotion(f"r{i}", *each.split(":")[::-1]) for i, each in enumerate(promotions.split())]
+    shelf, climb = Shelf("e", tuple(rows), tuple(told)), climb.split()
+    assert (shelf.champion.id, shelf.before_champion.id) == (climb[-1], climb[-2] if len(climb) > 1 else "base")
 
 
 def test_falling_back_to_a_named_record_and_climbing_again(climbed):

@@ -172,6 +172,14 @@ def test_variance_over_examples_of_accuracy_is_the_textbooks():
     assert difference.variance_examples == pytest.approx(expected, rel=0.3)
 
 
+@pytest.mark.parametrize("n", [2, 7, 100])
+def test_variance_over_few_examples_is_exactly_the_textbooks(n):
+    sides = [random_predictions(seed, n=n) for seed in (1, 2)]
+    right = [(side.outputs.argmax(axis=2) == side.targets).mean(axis=0) for side in sides]
+    expected = np.var(right[0] - right[1], ddof=1) / n
+    assert measure_difference("accuracy", *sides).variance_examples == pytest.approx(expected)
+
+
 def test_what_both_get_wrong_alike_cancels_out():
     baseline = random_predictions(2)
     outputs = baseline.outputs.copy()

@@ -85,9 +85,8 @@ def _mean_squared_error(targets: Array, outputs: Array) -> float:
 
 def _r2(targets: Array, outputs: Array) -> float:
     """1 - residual variance over the targets' variance; 0 for the mean itself and for a constant target."""
-    if (targets == targets[0]).all():  # rounding would leave a constant a variance above 0
-        return 0.0
-    return 1.0 - _mean_squared_error(targets, outputs) / float(np.var(targets.astype(np.float64)))
+    variance = float(np.var(targets.astype(np.float64)))
+    return 1.0 - _mean_squared_error(targets, outputs) / variance if variance else 0.0
 
 
 _METRICS: dict[str, Callable[[Array, Array], float]] = {
