@@ -31,9 +31,10 @@ STATE_MARKS: dict[StepState, tuple[str, str]] = {
 
 
 def changing_params(rows: Sequence[Row]) -> list[str]:
-    """The hyperparameters that are not alike in all rows: the only ones worth a column."""
+    """The hyperparameters that are not alike in all rows, as far as the names tell: the only ones worth a column."""
     keys = list(dict.fromkeys(key for row in rows for key in row.params))
-    return [key for key in keys if len({repr(row.params.get(key)) for row in rows}) > 1]
+    telling = {key: [row for row in rows if key in row.params or not row.cut] for key in keys}
+    return [key for key in keys if len({repr(row.params.get(key)) for row in telling[key]}) > 1]
 
 
 def leaderboard(rows: Sequence[Row], *, width: int) -> Group:
