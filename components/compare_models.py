@@ -19,6 +19,7 @@ def compare_models(
     attempt: str = "baseline",
     hypothesis: str = "",
     expect: float = 0.0,
+    image: str = "",
     gpus: str = "0",
 ):
     """Judge an attempt against the baseline, put its record into the store, and write the report.
@@ -36,13 +37,15 @@ def compare_models(
         attempt: Name of the attempt; "baseline" for the baseline.
         hypothesis: Why the attempt should be better.
         expect: Smallest gain that matters, in the metric's unit.
+        image: Reference of the image that ran, for the record.
         gpus: How many GPUs; "0" evaluates on the CPU.
     """
     from pathlib import Path
 
     from basekamp.records.compare import Question, compare_models
 
-    question = Question(experiment=experiment, attempt=attempt, hypothesis=hypothesis, expect=expect, run=run_id)
+    named = {"experiment": experiment, "attempt": attempt, "run": run_id, "image": image}
+    question = Question(hypothesis=hypothesis, expect=expect, **named)
     pages = {"html": Path(report.path), "markdown": Path(summary.path)}
     folders = (Path(dataset.path), Path(model_file.path), Path(evaluation.path))
     written = compare_models(*folders, question, store=store, gpus=gpus, **pages)

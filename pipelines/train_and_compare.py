@@ -41,6 +41,13 @@ def train_and_compare(
     test: float = 0.2,
     group: str = "",
     gpus: str = "0",
+    gpu_type: str = "nvidia.com/gpu",
+    evaluation_gpus: str = "0",
+    cpu: str = "1",
+    memory: str = "4Gi",
+    node_selector: dict[str, str] = {},  # noqa: B006
+    tolerations: list[dict[str, str]] = [],  # noqa: B006
+    image: str = "",
     data_fingerprint: str = "",
     code_version: str = "",
 ):
@@ -74,7 +81,14 @@ def train_and_compare(
         validation: Share of rows for the validation split.
         test: Share of rows for the test split.
         group: Column whose equal values stay in one split; empty for none.
-        gpus: How many GPUs; "0" trains on the CPU.
+        gpus: How many GPUs train-model is given; "0" trains on the CPU.
+        gpu_type: Resource name of the GPU, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb.
+        evaluation_gpus: How many GPUs evaluate-model and compare-models are given; "0" or "1".
+        cpu: CPU cores each step asks for, such as 1 or 500m.
+        memory: Memory each step asks for and may not exceed, such as 4Gi; shared memory counts in it.
+        node_selector: Labels of the nodes that train-model may run on, such as {"pool": "a100"}.
+        tolerations: Taints that train-model tolerates, as Kubernetes tolerations.
+        image: Reference of the components' image, for the record.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
     """
@@ -113,7 +127,7 @@ def train_and_compare(
         dataset=prepared.outputs["dataset"],
         model_file=trained.outputs["model_file"],
         metric=metric,
-        gpus=gpus,
+        gpus=evaluation_gpus,
         code_version=code_version,
     )
     compared = compare_models(
@@ -126,14 +140,20 @@ def train_and_compare(
         attempt=attempt,
         hypothesis=hypothesis,
         expect=expect,
-        gpus=gpus,
+        image=image,
+        gpus=evaluation_gpus,
     )
     # A verdict depends on what the store holds by then.
     compared.set_caching_options(False)
-    for task_on_gpu in (trained, evaluated, compared):
-        task_on_gpu.set_accelerator_type("nvidia.com/gpu")
-        task_on_gpu.set_accelerator_limit(gpus)
-    # PyTorch shares memory between processes through /dev/shm, which is 64 MiB unless mounted.
-    kubernetes.empty_dir_mount(trained, volume_name="dshm", mount_path="/dev/shm", medium="Memory", size_limit="2Gi")
+    # A preempted or evicted training goes on from its checkpoint.
+    trained.set_retry(num_retries=2)
+    for step in (prepared, trained, evaluated, compared):
+        step.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
+    for step, count in ((trained, gpus), (evaluated, evaluation_gpus), (compared, evaluation_gpus)):
+        step.set_accelerator_type(gpu_type).set_accelerator_limit(count)
+    kubernetes.add_node_selector_json(trained, node_selector)
+    kubernetes.add_toleration_json(trained, tolerations)
+    # PyTorch shares memory between processes through /dev/shm, 64 MiB unless mounted; `memory` is its limit.
+    kubernetes.empty_dir_mount(trained, volume_name="dshm", mount_path="/dev/shm", medium="Memory")
     for task_on_store in (prepared, compared):
         kubernetes.use_secret_as_env(task_on_store, secret_name=MINIO_SECRET, secret_key_to_env=MINIO_KEYS)

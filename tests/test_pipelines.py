@@ -33,14 +33,27 @@ def test_every_parameter_is_described(documents):
     assert [name for name, told in parameters.items() if not told.get("description")] == []
 
 
-def test_gpu_count_is_a_string_parameter_on_the_steps_that_compute(documents):
+def test_gpus_cpu_and_memory_are_string_parameters_of_the_steps_that_use_them(documents):
     pipeline, _ = documents
-    assert pipeline["root"]["inputDefinitions"]["parameters"]["gpus"]["parameterType"] == "STRING"
+    parameters = pipeline["root"]["inputDefinitions"]["parameters"]
+    resources = ("gpus", "gpu_type", "evaluation_gpus", "cpu", "memory")
+    assert {parameters[name]["parameterType"] for name in resources} == {"STRING"}
     executors = pipeline["deploymentSpec"]["executors"]
-    for name in ("train-model", "evaluate-model", "compare-models"):
-        accelerator = executors[f"exec-{name}"]["container"]["resources"]["accelerator"]
-        assert accelerator["resourceType"] == "nvidia.com/gpu"
-        assert "pipelinechannel--gpus" in accelerator["resourceCount"]
+    counts = {"train-model": "gpus", "evaluate-model": "evaluation_gpus", "compare-models": "evaluation_gpus"}
+    for step, count in counts.items():
+        accelerator = executors[f"exec-{step}"]["container"]["resources"]["accelerator"]
+        assert accelerator["resourceType"].endswith("--gpu_type']}}") and f"--{count}'" in accelerator["resourceCount"]
+    for executor in executors.values():
+        asked = executor["container"]["resources"]
+        assert "--memory'" in asked["resourceMemoryLimit"] and "--cpu'" in asked["resourceCpuRequest"]
+
+
+def test_training_is_retried_and_placed_by_parameters(documents):
+    pipeline, executors = documents
+    assert pipeline["root"]["dag"]["tasks"]["train-model"]["retryPolicy"]["maxRetryCount"] == 2
+    training = executors["exec-train-model"]
+    assert training["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"] == "node_selector"
+    assert training["tolerations"][0]["tolerationJson"]["componentInputParameter"] == "tolerations"
 
 
 def test_shared_memory_is_mounted_where_torch_trains(documents):

@@ -8,7 +8,7 @@ from basekamp.records.record import BASELINE
 
 
 def pipeline_values(
-    experiment: Experiment, attempt: str, *, store: str, data_fingerprint: str, gpus: str = "0"
+    experiment: Experiment, attempt: str, *, store: str, data_fingerprint: str, gpus: str = "0", image: str = ""
 ) -> dict[str, object]:
     """Every parameter of train-and-compare for one attempt, or for "baseline", with nothing left to defaults."""
     asked = None if attempt == BASELINE else experiment.attempts[attempt]
@@ -33,6 +33,13 @@ def pipeline_values(
         "test": data.split.test,
         "group": data.split.group,
         "gpus": gpus,
+        "gpu_type": "nvidia.com/gpu",
+        "evaluation_gpus": "0" if gpus == "0" else "1",
+        "cpu": "1",
+        "memory": "4Gi",
+        "node_selector": {},
+        "tolerations": [],
+        "image": image,
         "data_fingerprint": data_fingerprint,
         "code_version": code_version(settings.model),
     }

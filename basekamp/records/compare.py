@@ -35,7 +35,8 @@ from basekamp.training.results import MODEL_FILE, Training
 class Question:
     """What a run asks: which attempt of which experiment, and the hypothesis behind it.
 
-    `run` names the run itself: the same run gives the same record id, however often a step is repeated.
+    `run` names the run itself: the same run gives the same record id, however often a step is repeated. `image` is
+    the reference of the image that it runs in, where there is one.
     """
 
     experiment: str
@@ -43,6 +44,7 @@ class Question:
     hypothesis: str
     expect: float
     run: str
+    image: str = ""
 
     def new_id(self) -> str:
         """An id of the present time and of this question."""
@@ -123,6 +125,7 @@ def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Rec
         hypothesis=question.hypothesis,
         created=id_time(record_id),
         run=question.run,
+        image=question.image,
         metric=told.metric,
         data=_data_facts(evidence.data.schema),
         params=params,

@@ -66,6 +66,7 @@ class Record(Strict):
     hypothesis: str
     created: datetime
     run: str
+    image: str = ""
     metric: str
     data: DataFacts
     params: dict[str, Value]

@@ -219,6 +219,7 @@ def _told(record: Record) -> dict[str, Any]:
         "trained on": f"{record.training.device}, {sum(r.seconds for r in record.training.replicates):.1f} s",
         "versions": ", ".join(f"{name} {version}" for name, version in record.training.versions.items()),
         "created": record.created.isoformat(),
+        "image": record.image or "none, ran in process",
         "key": record.key,
     }
     return told

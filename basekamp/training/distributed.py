@@ -1,0 +1,145 @@
+"""One process of a training that several share: each computes its part of every batch, rank 0 does the rest.
+
+torchrun starts this module once for each rank. A batch is the same rows as on one device, dealt out to the ranks;
+gradients are averaged by their number of rows, so weights equal those of one device but for rounding. What differs
+with the number of processes: random numbers of dropout, and, on CPU alone, the statistics of BatchNorm (per rank).
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import SyncBatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from basekamp.hyperparameters import is_own_model
+from basekamp.training.checkpoint import Saver
+from basekamp.training.files import replace_file
+from basekamp.training.launch import JOB_FILE, PID_FILE, Job, tell_error
+from basekamp.training.loop import ReplicateLoop, State, mean_loss, mixed_precision
+from basekamp.training.progress import VARIABLE as PROGRESS_VARIABLE
+from basekamp.training.termination import end_with_parent
+from basekamp.training.train import Crew, train_share
+
+CPU = torch.device("cpu")
+SILENCE = timedelta(minutes=30)
+"""How long a rank waits for the others: rank 0 validates alone meanwhile."""
+
+
+class SharedLoop(ReplicateLoop):
+    """A loop whose steps are shared by all ranks and whose judgements are rank 0's."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        if self.optimizer is None:
+            return
+        on_gpu, is_own = self.data.device.type == "cuda", is_own_model(self.hyperparameters.model)
+        if on_gpu:
+            self.model = SyncBatchNorm.convert_sync_batchnorm(self.model)
+        self.network = DistributedDataParallel(
+            self.model,
+            device_ids=[self.data.device] if on_gpu else None,
+            broadcast_buffers=is_own,
+            find_unused_parameters=is_own,
+            gradient_as_bucket_view=True,
+        )
+
+    def _backward(self, rows: Tensor) -> Tensor:
+        """Gradients of the mean loss over all ranks' rows; a rank left without a row lends one of no weight."""
+        position = self.position
+        step = (self.seed * 1_000_003 + position.epoch) * 1_000_003 + position.step
+        torch.manual_seed((step * self.size + self.rank) % (1 << 63))
+        mine = rows[self.rank :: self.size]
+        used = mine if len(mine) else rows[:1]
+        with mixed_precision(self.data.device):
+            loss = mean_loss(self.network(self.data.x[used]), self.data.y[used])
+        (loss * (len(mine) * self.size / len(rows))).backward()
+        summed = loss.detach() * len(mine)
+        dist.all_reduce(summed)
+        return summed
+
+    def _validate(self) -> bool:
+        return _as_rank_0(super()._validate)
+
+    def _reason_to_end(self) -> str:
+        return _as_rank_0(super()._reason_to_end)
+
+    def _text(self) -> str:
+        return super()._text() if self.rank == 0 else ""
+
+
+class SharedSaver(Saver):
+    """Rank 0 keeps the checkpoint for all; SIGTERM reaches it alone."""
+
+    def _read(self, device: torch.device) -> State | None:
+        return _as_rank_0(lambda: super(SharedSaver, self)._read(CPU))
+
+    def save(self) -> None:
+        """Write the checkpoint, on rank 0."""
+        if dist.get_rank() == 0:
+            super().save()
+
+    def remove(self) -> None:
+        """Remove the checkpoint, on rank 0."""
+        if dist.get_rank() == 0:
+            super().remove()
+
+    def stopping_on_sigterm(self) -> AbstractContextManager[None]:
+        """Let SIGTERM save and end rank 0; it ends the others at once."""
+        return super().stopping_on_sigterm() if dist.get_rank() == 0 else nullcontext()
+
+
+def _as_rank_0[Answer](ask: Callable[[], Answer]) -> Answer:
+    """The answer that rank 0 has, on every rank."""
+    answer: list[Any] = [ask() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(answer, src=0)
+    told: Answer = answer[0]
+    return told
+
+
+def _work(folder: Path, rank: int) -> None:
+    job = Job.model_validate_json((folder / JOB_FILE).read_bytes())
+    device = CPU
+    if int(job.gpus):
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=SILENCE)
+    train_share(job, device, Crew(SharedLoop, SharedSaver, size=dist.get_world_size(), leads=rank == 0))
+    dist.destroy_process_group()
+
+
+def _be_quiet(rank: int) -> None:
+    """Only rank 0 speaks: on the output of the whole training, where torchrun's own log is not seen."""
+    if rank == 0:
+        os.dup2(1, 2)
+    else:
+        os.environ.pop(PROGRESS_VARIABLE, None)
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def main(folder: Path) -> None:
+    """Be one rank of the training that `folder` holds."""
+    rank = int(os.environ["RANK"])
+    end_with_parent()
+    _be_quiet(rank)
+    if rank == 0:
+        replace_file(folder / PID_FILE, str(os.getpid()).encode(), durable=False)
+    try:
+        _work(folder, rank)
+    except Exception as error:
+        tell_error(folder, rank, error)
+        (folder / f"traceback-{rank}.txt").write_text(traceback.format_exc())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
