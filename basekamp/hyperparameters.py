@@ -20,6 +20,7 @@ from basekamp.validation import (
     unknown_key,
 )
 
+LONGEST_OWN_MODEL = 80
 MODELS = ("majority", "mean", "linear", "mlp", "cnn")
 
 Option = int | float | bool | str
@@ -62,6 +63,10 @@ class Hyperparameters(BaseModel):
     @field_validator("model")
     @classmethod
     def _model_is_known(cls, model: str) -> str:
+        if is_own_model(model) and len(model) > LONGEST_OWN_MODEL:
+            raise said(
+                not_allowed(model, f"{LONGEST_OWN_MODEL} characters or fewer, since each record's name begins so")
+            )
         if model in MODELS or is_own_model(model):
             return model
         near = did_you_mean(model, MODELS)

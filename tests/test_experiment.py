@@ -144,6 +144,10 @@ REFUSALS = [
         "baseline: {n_layers: 0}",
         ", line 4: baseline.n_layers=0 is not allowed: use 1 or more, or model: linear for no hidden layer.",
     ),
+    (
+        f"baseline: {{model: 'm{'x' * 80}:build'}}",
+        "is not allowed: use 80 characters or fewer, since each record's name",
+    ),
     ("baseline: {n_layers: 65}", "baseline.n_layers=65 is not allowed: use a whole number from 1 to 64."),
     ("baseline: {n_layers: 2.0}", "baseline.n_layers=2.0 is not allowed: use a whole number from 1 to 64."),
     ("baseline: {n_layers: true}", "baseline.n_layers=true is not allowed: use a whole number"),

@@ -823,3 +823,13 @@ def test_questions_of_one_run_have_one_digest_and_others_another():
     make: Callable[..., Question] = lambda run="r", attempt="a": Question("e", attempt, "", 0.1, run)  # noqa: E731
     assert make().is_of(make().new_id())
     assert not make(run="other").is_of(make().new_id()) and not make(attempt="b").is_of(make().new_id())
+
+
+def test_a_training_with_one_seed_is_refused_and_leaves_nothing(trained, camp, monkeypatch):
+    monkeypatch.setenv("BASEKAMP_HOME", str(camp.folder / "home"))
+    shutil.copytree(trained / "data", camp.folder / "data")
+    learn(camp.folder, "baseline", seeds=1)
+    told = {"model": camp.folder / "baseline", "told": camp.folder / "baseline-told"}
+    with pytest.raises(InputError, match="seeds=1 is not allowed: use 2 or more"):
+        camp.compare("baseline", **told)
+    assert camp.keys_below() == []

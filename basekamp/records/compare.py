@@ -31,6 +31,9 @@ from basekamp.storage import Store, open_store
 from basekamp.training.results import MODEL_FILE, Training
 
 
+FEWEST_SEEDS = 2
+
+
 @dataclass(frozen=True)
 class Question:
     """What a run asks: which attempt of which experiment, and the hypothesis behind it.
@@ -108,6 +111,8 @@ def compare_models(
 def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Record:
     told, predictions = read_evaluation(evidence.evaluation)
     training = Training.read(evidence.model)
+    if len(training.replicates) < FEWEST_SEEDS:
+        raise InputError(f"seeds={len(training.replicates)} is not allowed: use 2 or more, one seed tells no noise.")
     params = Hyperparameters.model_validate(training.hyperparameters).effective()
     baseline = evidence.baseline
     differs = differing(params, baseline.params) if baseline else {}
