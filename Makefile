@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check format clean
+IMAGE := $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' components/__init__.py)
+
+.PHONY: run test check format clean image kind-up kind-down deploy
 
 run: .venv/ready          ## set up, then baseline, attempts and verdicts on 1,797 real handwritten digits
 	$(BIN)/basekamp run examples/digits.yaml
@@ -22,6 +24,22 @@ format: .venv/ready       ## format and mend what the linter can
 
 clean:                    ## remove the environment, caches and logs; the store stays
 	rm -rf .venv .basekamp .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+image:                    ## build the image that every step runs in
+	docker build --tag $(IMAGE) .
+
+kind-up:                  ## a cluster on this machine, one node of which pretends to have GPUs
+	kind get clusters 2>/dev/null | grep -qx basekamp \
+	  || kind create cluster --config manifests/kind-cluster.yaml --wait 3m
+	manifests/scripts/fake-gpus.sh
+
+kind-down:                ## remove it and all that was stored in it
+	kind delete cluster --name basekamp
+
+deploy: .venv/ready kind-up image   ## Kubeflow Pipelines on MinIO there, the pipelines uploaded, what to type next
+	kind load docker-image --name basekamp $(IMAGE)
+	manifests/scripts/install.sh kind
+	manifests/scripts/upload.sh http://localhost:8080
 
 # The exact versions come from constraints.txt.
 .venv/ready: pyproject.toml constraints.txt

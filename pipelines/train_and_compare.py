@@ -10,6 +10,9 @@ from components.train_model import train_model
 MINIO_SECRET = "mlpipeline-minio-artifact"
 MINIO_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
 
+STORE_SETTINGS = "basekamp-store"
+STORE_KEYS = {"endpoint": "BASEKAMP_S3_ENDPOINT", "region": "AWS_REGION"}
+
 
 @dsl.pipeline(name="train-and-compare")
 def train_and_compare(
@@ -157,3 +160,6 @@ def train_and_compare(
     kubernetes.empty_dir_mount(trained, volume_name="dshm", mount_path="/dev/shm", medium="Memory")
     for task_on_store in (prepared, compared):
         kubernetes.use_secret_as_env(task_on_store, secret_name=MINIO_SECRET, secret_key_to_env=MINIO_KEYS)
+        kubernetes.use_config_map_as_env(
+            task_on_store, config_map_name=STORE_SETTINGS, config_map_key_to_env=STORE_KEYS, optional=True
+        )
