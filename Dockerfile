@@ -1,7 +1,7 @@
 # One image for every step of the pipelines, for notebooks and for `basekamp` itself.
 #
-#   docker build -t ghcr.io/basekamp/basekamp:0.1.0 .                        CPU
-#   docker build --build-arg FLAVOUR=cuda -t … .                             CUDA, as PyPI's torch has it
+#   docker build -t basekamp .                                               CPU
+#   docker build --build-arg FLAVOUR=cuda -t basekamp:cuda .                 CUDA, as in torch on PyPI
 #   docker build --build-arg BASE_IMAGE=python:3.12-slim-bookworm@sha256:… . the base pinned by its digest
 #
 # The base needs python3 3.11 or newer with venv and ensurepip; nothing else of it is used. A package source of
@@ -9,7 +9,7 @@
 # the stages that are thrown away, not by the image.
 #
 # An image with a model of your own begins with ours:
-#   FROM ghcr.io/basekamp/basekamp:0.1.0
+#   FROM basekamp
 #   USER root
 #   RUN python3 -m ensurepip && python3 -m pip install --no-cache-dir my-package
 #   USER 1000:1000
@@ -26,20 +26,25 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
     print(*project['dependencies'], *project['optional-dependencies']['examples'], sep='\n')" > requirements.txt
-# The CPU index serves torch==X as X+cpu, which pip prefers to PyPI's X with CUDA.
+# The CPU index serves torch==X as X+cpu, which pip prefers to PyPI's X with CUDA. The packages' own tests, torch's
+# among them 130 MB of programs, are of no use in an image. Like pip, compileall passes over files for another Python.
 # hadolint ignore=SC2086
 RUN case "$FLAVOUR" in \
       cpu) index="--extra-index-url https://download.pytorch.org/whl/cpu" ;; \
       cuda) index="" ;; \
       *) echo "FLAVOUR=$FLAVOUR is not allowed: use cpu or cuda." >&2; exit 1 ;; \
     esac \
-    && /opt/tools/bin/pip --python /opt/venv/bin/python3 install --no-cache-dir --compile $index $PIP_ARGS \
+    && /opt/tools/bin/pip --python /opt/venv/bin/python3 install --no-cache-dir --no-compile $index $PIP_ARGS \
       --constraint constraints.txt --requirement requirements.txt \
     && if [ "$FLAVOUR" = cpu ] && [ -n "$(find /opt/venv -maxdepth 4 -name 'nvidia*')" ]; then \
-      echo "FLAVOUR=cpu got a torch with CUDA: give an index with CPU builds in PIP_ARGS." >&2; exit 1; fi
+      echo "FLAVOUR=cpu got a torch with CUDA: give an index with CPU builds in PIP_ARGS." >&2; exit 1; fi \
+    && find /opt/venv/lib -depth \( -type d -name tests -o -path '*/torch/test' \
+      -o -path '*/torch/bin/*' ! -name torch_shm_manager \) -exec rm -rf {} + \
+    && { python3 -m compileall -qq -j 0 /opt/venv/lib || true; }
 
 # basekamp itself as a wheel, with the compiled pipelines inside, laid out to be copied into the environment.
 FROM dependencies AS package
+ARG PIP_ARGS=""
 COPY README.md LICENSE ./
 COPY basekamp basekamp
 COPY pipelines/*.yaml pipelines/
@@ -65,7 +70,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="basekamp" \
-      org.opencontainers.image.description="The base camp of deep-learning work on Kubeflow: baseline first, every attempt judged against it." \
+      org.opencontainers.image.description="The base camp of deep-learning work on Kubeflow: baseline first, every attempt judged against it, every result findable by its name." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"

@@ -26,7 +26,7 @@ clean:                    ## remove the environment, caches and logs; the store 
 	rm -rf .venv .basekamp .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 image:                    ## build the image that every step runs in
-	docker build --tag $(IMAGE) .
+	docker build --build-arg REVISION=$$(git rev-parse HEAD) --tag $(IMAGE) .
 
 kind-up:                  ## a cluster on this machine, one node of which pretends to have GPUs
 	kind get clusters 2>/dev/null | grep -qx basekamp \
