@@ -160,11 +160,18 @@ def check(file: Path, as_json: bool) -> None:
 
 @main.command("compile")
 @click.option("--check", "only_check", is_flag=True, help="Only tell whether the committed YAML is fresh.")
-def compile_pipelines(only_check: bool) -> None:
+@click.option("--image", default="", help="Write a copy whose steps run in this image instead.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=".", help="Folder of that copy.")
+def compile_pipelines(only_check: bool, image: str, output: Path) -> None:
     """Compile the pipelines of this checkout to YAML."""
     import subprocess
 
-    from basekamp.cluster.compiled import checkout
+    from basekamp.cluster.compiled import checkout, compiled_pipeline
+    from basekamp.cluster.package import with_image
+
+    if image:
+        click.echo(with_image(compiled_pipeline(), image, output))
+        return
 
     command = [sys.executable, "-m", "pipelines.compile", *(["--check"] if only_check else [])]
     sys.exit(subprocess.run(command, cwd=checkout()).returncode)
@@ -172,26 +179,64 @@ def compile_pipelines(only_check: bool) -> None:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--host", envvar="KFP_ENDPOINT", required=True, help="Address of the Kubeflow Pipelines API.")
+@click.option("--host", envvar="KFP_ENDPOINT", default="", help="Address of the Kubeflow Pipelines API; $KFP_ENDPOINT.")
+@click.option("--token", envvar="KFP_TOKEN", default="", help="Bearer token; better given as $KFP_TOKEN.")
+@click.option("--cookie-file", type=click.Path(path_type=Path), help="A browser's cookies.txt, or a line name=value.")
+@click.option("--kube-context", default="", help="Without --host: context of the kubeconfig to go through.")
+@click.option("--namespace", default="", help="Namespace of a multi-user Kubeflow.")
 @click.option("--attempt", "attempts", multiple=True, help="Only this attempt; may be given again.")
 @click.option("--store", default="minio://mlpipeline/basekamp", show_default=True, help="s3:// or minio:// URL.")
-@click.option("--namespace", default="", help="Namespace of a multi-user Kubeflow.")
-@click.option("--token", envvar="KFP_TOKEN", default="", help="Bearer token; better given as $KFP_TOKEN.")
 @GPUS_OPTION
+@click.option("--set", "placement", multiple=True, metavar="KEY=VALUE", help="gpu_type, memory, node_selector, ...")
+@click.option("--image", default="", help="Image of the steps, best by digest: registry/name@sha256:...")
+@click.option("--cache/--no-cache", "caching", default=True, show_default=True, help="Reuse steps of earlier runs.")
+@click.option("--recurring", "cron", default="", metavar="CRON", help="Repeat, say '0 6 * * 1', in the server's time.")
 @click.option("--wait", "waits", is_flag=True, help="Wait for the end; exit code 1 when a run fails.")
+@click.option("--dry-run", is_flag=True, help="Print the plain `kfp run create` lines and send nothing.")
 @JSON_OPTION
-def submit(file: Path, host: str, store: str, waits: bool, as_json: bool, **options: Any) -> None:
+def submit(file: Path, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Submit an experiment to Kubeflow Pipelines: each attempt one run, named after it."""
-    from basekamp.cluster.dispatch import submit_experiment
+    from rich.console import Console
+
+    from basekamp.cluster.access import Access
+    from basekamp.cluster.dispatch import Order, plain_commands, submit_experiment
     from basekamp.experiment import load_experiment
+    from basekamp.report.cluster_run import RunDisplay
 
     experiment = load_experiment(file)
-    tell = (lambda text: None) if as_json else click.echo
-    states = submit_experiment(experiment, host=host, store=store, waits=waits, tell=tell, **options)
+    way = ("host", "token", "cookie_file", "kube_context", "namespace")
+    access = Access(**{key: options.pop(key) for key in way})
+    order = Order(**options | {"placement": dict(_pair(text) for text in options["placement"])})
+    if dry_run:
+        lines = plain_commands(experiment, order)
+        click.echo(json.dumps(lines, indent=1) if as_json else "\n".join(lines.values()))
+        click.echo("Nothing was sent. The baseline's line is for a cluster that has none yet.", err=True)
+        return
+    display = RunDisplay(Console(file=sys.stdout, quiet=as_json))
+    told = submit_experiment(experiment, order, access=access, display=display)
+    failed = [run for run in told if order.waits and run["state"] != "SUCCEEDED"]
     if as_json:
-        click.echo(json.dumps(states, indent=1))
-    if waits and any(told["state"] != "SUCCEEDED" for told in states):
+        click.echo(json.dumps(told, indent=1))
+    elif failed:
+        click.echo(f"Next: basekamp why {failed[0]['run_id']}")
+    else:
+        click.echo(f"Next: basekamp runs {file} --store {order.store}")
+    if failed:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--namespace", default="kubeflow", show_default=True, help="Namespace of the run's pods.")
+@click.option("--kube-context", default="", help="Context of the kubeconfig; default: the current one.")
+@JSON_OPTION
+def why(run_id: str, namespace: str, kube_context: str, as_json: bool) -> None:
+    """Tell why a RUN on the cluster (its id, its name or a pod's name) is stuck or failed, and what to do."""
+    from basekamp.cluster.kube import connect_cluster
+    from basekamp.cluster.why import explain, findings_as_json, findings_as_text
+
+    findings = explain(run_id, namespace=namespace, client=connect_cluster(context=kube_context))
+    click.echo(json.dumps(findings_as_json(findings), indent=1) if as_json else findings_as_text(findings))
 
 
 @main.group()

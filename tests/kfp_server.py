@@ -1,8 +1,9 @@
 """A stand-in for the Kubeflow Pipelines API server: the v2beta1 REST calls that a submission makes.
 
-It checks what the real one checks: the token, the namespace, and every argument against the type that
-the pipeline declares. Stricter on one point: the real server takes 3.5 for an integer and the driver
-then fails in the cluster; here it is refused at once.
+It checks what the real one checks: the token or cookie (which a proxy before the real one checks), the
+namespace, and every argument against the type that the pipeline declares. Stricter on two points: the real
+server takes 3.5 for an integer and the driver then fails in the cluster, and it takes a schedule of five
+fields and reads the minute as the second; here both are refused at once.
 """
 
 import json
@@ -49,17 +50,25 @@ class KfpServer:
     """A server on a free loopback port, for the length of a `with` block.
 
     `outcome` is every run's final state; a run moves one state per GET. `namespaces` makes it multi-user.
+    `outcomes` overrides it for runs of a name. `task_error` and `run_error` are told of a run that failed.
     `failing_polls` answers 503 to so many GETs of a run after its first. `certificate`, a PEM
-    file with its key, makes it https.
+    file with its key, makes it https. `prefix` is the path of a proxy, below which alone it answers.
+    `cookie`, as `name=value`, must be among the cookies of each request.
     """
 
     token: str = ""
+    cookie: str = ""
+    prefix: str = ""
     outcome: str = "SUCCEEDED"
+    outcomes: dict[str, str] = field(default_factory=dict)
+    task_error: str = ""
+    run_error: str = ""
     namespaces: tuple[str, ...] = ()
     failing_polls: int = 0
     certificate: Path | None = None
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recurring_runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     polls: dict[str, int] = field(default_factory=dict)
 
     def __enter__(self) -> "KfpServer":
@@ -105,6 +114,12 @@ class KfpServer:
                 return self.create_run(body)
             case ("GET", ["runs", key]):
                 return self.poll(_found(self.runs, key))
+            case ("GET", ["recurringruns"]):
+                inside = query.get("experiment_id")
+                jobs = [job for job in self.recurring_runs.values() if inside in (None, job["experiment_id"])]
+                return _page("recurringRuns", jobs, query)
+            case ("POST", ["recurringruns"]):
+                return self.create_recurring_run(body)
         raise RefusedError(404, "")
 
     def check_namespace(self, namespace: str) -> None:
@@ -123,23 +138,39 @@ class KfpServer:
         return self.experiments[key]
 
     def create_run(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.check_run(body)
+        key = str(uuid.uuid4())
+        self.runs[key] = {**body, "run_id": key, "state": "PENDING", "created_at": "2026-01-01T00:00:00Z"}
+        return self.runs[key]
+
+    def create_recurring_run(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.check_run(body)
+        cron = body["trigger"]["cron_schedule"]["cron"]
+        if len(cron.split()) != 6:
+            raise RefusedError(400, f"Invalid input error: Schedule cron is not a supported format: {cron}")
+        if not 1 <= int(body["max_concurrency"]) <= 10:
+            raise RefusedError(400, "Invalid input error: Max concurrency must be at least 1 and at most 10")
+        key = str(uuid.uuid4())
+        self.recurring_runs[key] = {**body, "recurring_run_id": key, "created_at": "2026-01-01T00:00:00Z"}
+        return self.recurring_runs[key]
+
+    def check_run(self, body: dict[str, Any]) -> None:
         _found(self.experiments, body.get("experiment_id", ""))
         sent = body.get("pipeline_spec") or {}
         spec = sent.get("pipeline_spec", sent)
         if spec.get("schemaVersion") != "2.1.0":
             raise RefusedError(400, f"Invalid input error: pipeline spec of version {spec.get('schemaVersion')}")
         check_arguments(spec, (body.get("runtime_config") or {}).get("parameters") or {})
-        key = str(uuid.uuid4())
-        self.runs[key] = {**body, "run_id": key, "state": "PENDING", "created_at": "2026-01-01T00:00:00Z"}
-        return self.runs[key]
 
     def poll(self, run: dict[str, Any]) -> dict[str, Any]:
         count = self.polls[run["run_id"]] = self.polls.get(run["run_id"], 0) + 1
         if 1 < count <= 1 + self.failing_polls:
             raise RefusedError(503, "upstream connect error")
         step = count - 1 if count == 1 else count - 1 - self.failing_polls
-        run["state"] = ["PENDING", "RUNNING", self.outcome][min(step, 2)]
-        return {**run, "run_details": {"task_details": _task_details(run)}}
+        run["state"] = ["PENDING", "RUNNING", self.outcomes.get(run["display_name"], self.outcome)][min(step, 2)]
+        if run["state"] == "FAILED" and self.run_error:
+            run["error"] = {"code": 13, "message": self.run_error}
+        return {**run, "run_details": {"task_details": _task_details(run, self.task_error)}}
 
 
 def check_arguments(spec: dict[str, Any], given: dict[str, Any]) -> None:
@@ -157,7 +188,7 @@ def check_arguments(spec: dict[str, Any], given: dict[str, Any]) -> None:
         raise RefusedError(400, f"Invalid input error: the pipeline has no parameter {', '.join(unknown)}")
 
 
-def _task_details(run: dict[str, Any]) -> list[dict[str, str]]:
+def _task_details(run: dict[str, Any], error: str) -> list[dict[str, Any]]:
     """List the tasks as Argo's nodes show them: with KFP's drivers, the last task failing if the run does."""
     if run["state"] == "PENDING":
         return []
@@ -169,8 +200,14 @@ def _task_details(run: dict[str, Any]) -> list[dict[str, str]]:
         states[-1] = "FAILED"
     nodes = [("root", run["state"]), ("root-driver", "SUCCEEDED")]
     for name, state in zip(names, states, strict=True):
-        nodes += [(f"{name}-driver", "SUCCEEDED"), (name, state), ("executor", state)]
-    return [{"run_id": run["run_id"], "display_name": name, "state": state} for name, state in nodes]
+        nodes += [(f"{name}-driver", "SUCCEEDED"), (name, state), ("executor", state), ("executor(0)", state)]
+    details: list[dict[str, Any]] = [
+        {"run_id": run["run_id"], "display_name": name, "state": state} for name, state in nodes
+    ]
+    for task in details if error else []:
+        if task["state"] == "FAILED":
+            task["state_history"] = [{"state": "FAILED", "error": {"code": 13, "message": error}}]
+    return details
 
 
 def _found(things: dict[str, dict[str, Any]], key: str) -> dict[str, Any]:
@@ -212,23 +249,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, content: bytes) -> None:
         parts = urlsplit(self.path)
+        path = parts.path.removeprefix(self.kfp.prefix)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         try:
-            if not parts.path.startswith(API):
+            if not (parts.path.startswith(self.kfp.prefix) and path.startswith(API)):
                 return self._send(404, b"404 page not found", "text/plain")
-            open_to_all = parts.path == f"{API}/healthz"
-            if self.kfp.token and not open_to_all and self._token() != self.kfp.token:
-                raise RefusedError(401, "Unauthenticated: the request's token is missing or invalid")
+            if path != f"{API}/healthz":
+                self._check_login()
             body = json.loads(content, parse_constant=_refuse_constant)
-            answer, status = self.kfp.answer(self.command, parts.path, query, body), 200
+            answer, status = self.kfp.answer(self.command, path, query, body), 200
         except RefusedError as refused:
             status = refused.status
             code = GRPC_CODES.get(status, 2)
             answer = {"code": code, "message": str(refused), "details": []}
         self._send(status, json.dumps(answer).encode(), "application/json")
 
-    def _token(self) -> str:
-        return self.headers.get("authorization", "").removeprefix("Bearer ")
+    def _check_login(self) -> None:
+        token = self.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.kfp.token and token != self.kfp.token:
+            raise RefusedError(401, "Unauthenticated: the request's token is missing or invalid")
+        cookies = self.headers.get("cookie", "")
+        if self.kfp.cookie and self.kfp.cookie not in cookies.split("; "):
+            raise RefusedError(401, f"Unauthenticated: no valid session in {cookies}")
 
     def _send(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)

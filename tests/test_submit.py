@@ -16,9 +16,14 @@ from kfp.cli.run import create
 from kfp.cli.utils.parsing import parse_parameter_value
 
 import basekamp.cluster.endpoint as endpoint
+import basekamp.cluster.follow as following
 import basekamp.cluster.submit as submission
+from basekamp.cluster.access import Access
 from basekamp.cluster.arguments import kfp_command, typed_arguments
-from basekamp.cluster.submit import Submitted, submit, wait
+from basekamp.cluster.compiled import compiled_pipeline
+from basekamp.cluster.endpoint import Endpoint
+from basekamp.cluster.follow import failure, wait
+from basekamp.cluster.submit import Submitted, schedule, submit, succeeded_run
 from basekamp.errors import BasekampError, InputError
 from tests.kfp_server import KfpServer
 
@@ -71,9 +76,14 @@ def _no_user_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def _submit(package: Path, host: str, **options: object) -> Submitted:
-    settings: dict = {"host": host, "experiment": "flights", "run_name": "deeper", **options}
-    return submit(package, settings.pop("values", {"name": "digits"}), **settings)
+def _endpoint(host: str, token: str = "", namespace: str = "") -> Endpoint:
+    return Access(host=host, token=token, namespace=namespace).connect()
+
+
+def _submit(package: Path, host: str, *, token: str = "", namespace: str = "", **options: object) -> Submitted:
+    settings: dict = {"experiment": "flights", "run_name": "deeper", **options}
+    values = settings.pop("values", {"name": "digits"})
+    return submit(package, values, endpoint=_endpoint(host, token, namespace), **settings)
 
 
 # -- arguments
@@ -249,14 +259,6 @@ def test_submit_finds_free_name_over_pages(package: Path) -> None:
         assert _submit(package, server.url).run_name == "deeper-451"
 
 
-@pytest.mark.parametrize("caching", [True, False])
-def test_submit_caching_reaches_every_task(package: Path, caching: bool) -> None:
-    with KfpServer() as server:
-        run = server.runs[_submit(package, server.url, caching=caching).run_id]
-    tasks = run["pipeline_spec"]["root"]["dag"]["tasks"].values()
-    assert [task["cachingOptions"].get("enableCache", False) for task in tasks] == [caching, caching]
-
-
 def test_submit_token_accepted(package: Path) -> None:
     with KfpServer(token=SECRET) as server:
         assert _submit(package, server.url, token=SECRET + "\n").run_name == "deeper"
@@ -267,7 +269,7 @@ def test_submit_bad_token_refused(package: Path, token: str) -> None:
     with KfpServer(token=SECRET) as server, pytest.raises(BasekampError) as caught:
         _submit(package, server.url, token=token)
     assert str(caught.value).startswith(f"{server.url} denies access (401: Unauthenticated")
-    assert "give a valid token" in str(caught.value)
+    assert "give a valid token or cookie file" in str(caught.value)
     assert SECRET not in str(caught.value)
 
 
@@ -428,7 +430,7 @@ def test_submit_browser_address_accepted(package: Path) -> None:
         assert _submit(package, server.url + "/#/experiments").url.startswith(server.url + "/#/runs/")
 
 
-@pytest.mark.parametrize("host", ["", "localhost:8080", "ftp://kfp", "http://", "http://[::1", "http://kfp:ten"])
+@pytest.mark.parametrize("host", ["#", "localhost:8080", "ftp://kfp", "http://", "http://[::1", "http://kfp:ten"])
 def test_submit_bad_address_refused(package: Path, host: str) -> None:
     with pytest.raises(InputError, match="is not an endpoint: give its full address"):
         _submit(package, host)
@@ -477,14 +479,14 @@ def test_submit_own_certificate_accepted(package: Path, certificate: Path, monke
 def test_wait_gives_final_state(package: Path, outcome: str) -> None:
     with KfpServer(outcome=outcome) as server:
         done = _submit(package, server.url)
-        assert wait(done, host=server.url, poll_seconds=0.01) == outcome
+        assert wait(done, endpoint=_endpoint(server.url), poll_seconds=0.01) == outcome
 
 
 def test_wait_reports_each_change_once(package: Path) -> None:
     changes: list[tuple[str, dict[str, str]]] = []
     with KfpServer(outcome="FAILED", failing_polls=3) as server:
         done = _submit(package, server.url)
-        wait(done, host=server.url, poll_seconds=0.01, on_change=lambda *change: changes.append(change))
+        wait(done, endpoint=_endpoint(server.url), poll_seconds=0.01, on_change=lambda *change: changes.append(change))
     assert changes == [
         ("PENDING", {}),
         ("RUNNING", {"judge": "RUNNING", "show": "RUNNING"}),
@@ -493,23 +495,23 @@ def test_wait_reports_each_change_once(package: Path) -> None:
 
 
 def test_wait_long_outage_raises(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submission, "OUTAGE_POLLS", 2)
+    monkeypatch.setattr(following, "OUTAGE_POLLS", 2)
     with KfpServer(failing_polls=3) as server:
         done = _submit(package, server.url)
         with pytest.raises(BasekampError, match=r"fails to answer \(503: upstream connect error\): try again"):
-            wait(done, host=server.url, poll_seconds=0.01)
+            wait(done, endpoint=_endpoint(server.url), poll_seconds=0.01)
 
 
 def test_wait_dead_port_raises_at_once() -> None:
     with pytest.raises(BasekampError, match="cannot be reached"):
-        wait(Submitted("id", "deeper", "e", "u"), host="http://127.0.0.1:1")
+        wait(Submitted("id", "deeper", "e", "u"), endpoint=_endpoint("http://127.0.0.1:1"))
 
 
 def test_wait_timeout_says_run_goes_on(package: Path) -> None:
     with KfpServer(outcome="RUNNING") as server:
         done = _submit(package, server.url)
         with pytest.raises(BasekampError, match=r"deeper is still RUNNING after 0\.1 s: it goes on; .*runs/d"):
-            wait(done, host=server.url, poll_seconds=0.01, timeout_seconds=0.1)
+            wait(done, endpoint=_endpoint(server.url), poll_seconds=0.01, timeout_seconds=0.1)
 
 
 def test_wait_unknown_run_refused() -> None:
@@ -517,14 +519,14 @@ def test_wait_unknown_run_refused() -> None:
         KfpServer() as server,
         pytest.raises(BasekampError, match=r"refuses the request \(404: .*gone not fo"),
     ):
-        wait(Submitted("gone", "deeper", "e", "u"), host=server.url)
+        wait(Submitted("gone", "deeper", "e", "u"), endpoint=_endpoint(server.url))
 
 
 def test_wait_bad_token_refused(package: Path) -> None:
     with KfpServer(token=SECRET) as server:
         done = _submit(package, server.url, token=SECRET)
         with pytest.raises(BasekampError, match="denies access .401"):
-            wait(done, host=server.url, token="old")
+            wait(done, endpoint=_endpoint(server.url, "old"))
 
 
 def test_wait_loop_shows_least_done_iteration() -> None:
@@ -533,9 +535,78 @@ def test_wait_loop_shows_least_done_iteration() -> None:
     states = ["SUCCEEDED", "FAILED", None, "SUCCEEDED"]
     tasks = [Thing(display_name="train", state=state) for state in states]
     details = Thing(task_details=tasks[2:])
-    assert submission._task_states(Thing(run_details=details)) == {"train": "PENDING"}
+    assert following._task_states(Thing(run_details=details)) == {"train": "PENDING"}
     details = Thing(task_details=tasks)
-    assert submission._task_states(Thing(run_details=details)) == {"train": "FAILED"}
+    assert following._task_states(Thing(run_details=details)) == {"train": "FAILED"}
+
+
+# -- why a run failed
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, "judge failed"),
+        ({"task_error": "exit  code\n137."}, "judge failed (exit code 137)"),
+        ({"run_error": "deadline"}, "judge failed; deadline"),
+        ({"task_error": "a" * 400}, f"judge failed ({'a' * 297}...)"),
+    ],
+)
+def test_failure_names_failed_task_and_what_the_api_tells(package: Path, settings: dict, told: str) -> None:
+    with KfpServer(outcome="FAILED", **settings) as server:
+        done, at = _submit(package, server.url), _endpoint(server.url)
+        wait(done, endpoint=at, poll_seconds=0.01)
+        assert failure(done, endpoint=at) == told
+
+
+def test_failure_before_any_task_says_so(package: Path) -> None:
+    with KfpServer(outcome="FAILED") as server:
+        assert "does not tell which task" in failure(_submit(package, server.url), endpoint=_endpoint(server.url))
+
+
+# -- the baseline's run
+
+
+def test_succeeded_run_gives_the_first_that_succeeded(package: Path) -> None:
+    with KfpServer() as server:
+        at = _endpoint(server.url)
+        assert succeeded_run(endpoint=at, experiment="flights", run_name="deeper") == ""
+        for day, (name, state) in enumerate(
+            [("deeper", "FAILED"), ("deeper-3", "SUCCEEDED"), ("deeper-er", "SUCCEEDED"), ("deeper-2", "SUCCEEDED")]
+        ):
+            run = server.runs[_submit(package, server.url).run_id]
+            run.update(display_name=name, state=state, created_at=f"2026-01-0{9 - day}T00:00:00Z")
+        assert server.runs[succeeded_run(endpoint=at, experiment="flights", run_name="deeper")]["display_name"] == (
+            "deeper-2"
+        )
+
+
+# -- schedule
+
+
+def _schedule(package: Path, host: str, cron: str) -> Submitted:
+    return schedule(
+        package, {"name": "digits"}, endpoint=_endpoint(host), experiment="flights", job_name="deeper", cron=cron
+    )
+
+
+def test_schedule_creates_recurring_run_named_like_a_run(package: Path) -> None:
+    with KfpServer() as server:
+        first, second = (_schedule(package, server.url, "30 6 * * mon") for _ in range(2))
+        jobs = server.recurring_runs
+        assert server.runs == {}
+    assert [first.run_name, second.run_name] == ["deeper", "deeper-2"]
+    assert first.url == f"{server.url}/#/recurringrun/details/{first.run_id}"
+    job = jobs[first.run_id]
+    assert job["trigger"] == {"cron_schedule": {"cron": "0 30 6 * * mon"}}
+    assert (job["mode"], job["no_catchup"], job["max_concurrency"]) == ("ENABLE", True, 1)
+    assert job["runtime_config"]["parameters"] == DEFAULTS
+
+
+def test_schedule_nonsense_refused_before_sending(package: Path) -> None:
+    with KfpServer() as server, pytest.raises(InputError, match="'every day' is not a schedule"):
+        _schedule(package, server.url, "every day")
+    assert server.experiments == {}
 
 
 # -- the plain command
@@ -569,3 +640,19 @@ def test_plain_kfp_command_unquoted_number_refused(package: Path) -> None:
     assert done.returncode == 1
     assert json.dumps("input parameter name requires type STRING")[1:-1] in done.stderr
     assert server.runs == {}
+
+
+REQUIRED = ["experiment=flights", "source=sklearn:digits", "target=digit", "metric=accuracy", "store=s3://b/k"]
+
+
+@pytest.mark.parametrize("verb", ["create", "submit"])
+def test_plain_kfp_command_accepts_committed_pipeline(verb: str) -> None:
+    words = ["run", verb, "-e", "flights", "-f", str(compiled_pipeline()), *REQUIRED]
+    words += ["n_layers=3", "lr=1e-2", 'gpus="1"', 'drop=["a", "b"]', 'options="{}"']
+    with KfpServer() as server:
+        done = subprocess.run([KFP, "--endpoint", server.url, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        [run] = server.runs.values()
+    sent = run["runtime_config"]["parameters"]
+    assert sent["n_layers"] == 3 and sent["lr"] == 0.01 and sent["gpus"] == "1"
+    assert sent["drop"] == ["a", "b"] and sent["options"] == "{}" and sent["experiment"] == "flights"

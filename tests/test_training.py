@@ -516,11 +516,6 @@ def test_gpus_that_are_no_count_are_refused(gpus):
     assert str(refusal.value) == f'gpus="{gpus}" is not a count: use "0" for the CPU or "1" for a GPU.'
 
 
-def test_more_than_one_gpu_is_refused():
-    with pytest.raises(InputError, match='gpus="2" is not allowed: one training runs on one GPU, use gpus="1".'):
-        choose_device("2")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_gpu_that_is_missing_is_an_error_with_its_remedy(tables, tmp_path):
     with pytest.raises(DeviceError) as refusal:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from basekamp.cluster.package import declared_parameters
 from basekamp.errors import InputError
 
 LARGEST_EXACT_INTEGER = 2**53
@@ -31,7 +30,7 @@ def typed_arguments(package: Path, values: Mapping[str, object]) -> dict[str, ob
     Raises:
         InputError: an unreadable package, an unknown or missing parameter, or a value of another type.
     """
-    declared = _declared_parameters(package)
+    declared = declared_parameters(package)
     for name in values:
         if name not in declared:
             raise InputError(_unknown_parameter(name, package, list(declared)))
@@ -55,20 +54,6 @@ def kfp_command(package: Path, arguments: Mapping[str, object], *, experiment: s
     words = ["kfp", "run", "create", "-e", experiment, "-r", run_name, "-f", str(package)]
     words += [f"{name}={_as_word(value)}" for name, value in arguments.items() if value is not None]
     return shlex.join(words)
-
-
-def _declared_parameters(package: Path) -> dict[str, dict[str, Any]]:
-    try:
-        documents = list(yaml.safe_load_all(package.read_text(encoding="utf-8")))
-        root = next(document["root"] for document in documents if "root" in document)
-        return dict((root.get("inputDefinitions") or {}).get("parameters") or {})
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InputError(f"{package} cannot be read ({reason}): give a compiled pipeline's YAML.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, StopIteration, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{package} is not a compiled pipeline: it has no `root`; write it anew with basekamp compile."
-        ) from error
 
 
 def _unknown_parameter(name: str, package: Path, declared: list[str]) -> str:

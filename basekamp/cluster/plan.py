@@ -6,6 +6,16 @@ from basekamp.experiment import Experiment
 from basekamp.models.source import code_version
 from basekamp.records.record import BASELINE
 
+PLACEMENT: dict[str, object] = {
+    "gpu_type": "nvidia.com/gpu",
+    "evaluation_gpus": "0",
+    "cpu": "1",
+    "memory": "4Gi",
+    "node_selector": {},
+    "tolerations": [],
+}
+"""What a run asks of the cluster: no result depends on it, so it is no part of the experiment file."""
+
 
 def pipeline_values(
     experiment: Experiment, attempt: str, *, store: str, data_fingerprint: str, gpus: str = "0", image: str = ""
@@ -33,12 +43,8 @@ def pipeline_values(
         "test": data.split.test,
         "group": data.split.group,
         "gpus": gpus,
-        "gpu_type": "nvidia.com/gpu",
+        **PLACEMENT,
         "evaluation_gpus": "0" if gpus == "0" else "1",
-        "cpu": "1",
-        "memory": "4Gi",
-        "node_selector": {},
-        "tolerations": [],
         "image": image,
         "data_fingerprint": data_fingerprint,
         "code_version": code_version(settings.model),

@@ -30,7 +30,6 @@ from basekamp.report.numbers import change, confidence
 from basekamp.storage import Store, open_store
 from basekamp.training.results import MODEL_FILE, Training
 
-
 FEWEST_SEEDS = 2
 
 

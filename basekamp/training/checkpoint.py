@@ -2,12 +2,9 @@
 
 import hashlib
 import io
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from basekamp.errors import InputError
 from basekamp.training.files import remove_leftovers, replace_file
 from basekamp.training.loop import ReplicateLoop, State
 from basekamp.training.results import Replicate
+from basekamp.training.termination import EXIT_STATUS, on_sigterm
 
 DIGEST_BYTES = 32
 
@@ -61,7 +59,7 @@ class Saver:
         self.running: State | None = None
         self.loop: ReplicateLoop | None = None
         self.stop = self.told = False
-        state = read_checkpoint(path, device=device)
+        state = self._read(device)
         if state is not None:
             self.finished = [(weights, Replicate.model_validate(told)) for weights, told in state["finished"]]
             self.running = state["running"]
@@ -84,7 +82,7 @@ class Saver:
         """Save when it is time; on SIGTERM save and exit with 143."""
         if self.stop:
             self.save()
-            sys.exit(128 + signal.SIGTERM)
+            sys.exit(EXIT_STATUS)
         if time.monotonic() - self.saved_at >= self.every_seconds:
             self.save()
 
@@ -116,21 +114,16 @@ class Saver:
             self.path.unlink(missing_ok=True)
             remove_leftovers(self.path)
 
-    @contextmanager
-    def stopping_on_sigterm(self) -> Iterator[None]:
+    def stopping_on_sigterm(self) -> AbstractContextManager[None]:
         """Let SIGTERM end the training after the step that runs; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
-        def ask_to_stop(_signal: int, _frame: Any) -> None:
+        def ask_to_stop() -> None:
             self.stop = True
 
-        before = signal.signal(signal.SIGTERM, ask_to_stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        return on_sigterm(ask_to_stop)
+
+    def _read(self, device: torch.device) -> State | None:
+        return read_checkpoint(self.path, device=device)
 
     def _told_state(self, seeds: int) -> str:
         done = len(self.finished)

@@ -12,31 +12,49 @@ ONE_THREAD_BELOW = 1 << 24
 
 
 def choose_device(gpus: str) -> torch.device:
-    """Turn a GPU count ("0" for the CPU, "1" for a GPU) into a device.
+    """Turn a GPU count ("0" for the CPU, "1" or more for GPUs) into a device, the first one.
 
-    Raises InputError for what is no count, DeviceError when a GPU was asked for and there is none.
+    Raises InputError for what is no count, DeviceError when more GPUs were asked for than there are.
     """
     if not gpus.isdecimal():
         raise InputError(f'gpus="{gpus}" is not a count: use "0" for the CPU or "1" for a GPU.')
     if int(gpus) == 0:
         return torch.device("cpu")
-    if int(gpus) > 1:
-        raise InputError(f'gpus="{gpus}" is not allowed: one training runs on one GPU, use gpus="1".')
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         raise DeviceError(
             f'gpus="{gpus}" was asked for and this machine shows no CUDA device (torch {torch.__version__}, {built}): '
             'use gpus="0", or a node and an image with a GPU.'
         )
+    there_are = torch.cuda.device_count()
+    if int(gpus) > there_are:
+        raise DeviceError(
+            f'gpus="{gpus}" was asked for and this machine shows {there_are}: '
+            f'use gpus="{there_are}", or a node with {gpus} GPUs.'
+        )
     return torch.device("cuda")
 
 
-def describe_device(device: torch.device) -> str:
-    """Name the device as a person would: the card's name, or the CPU and its threads."""
+def count_processes(gpus: str, processes: int) -> int:
+    """How many processes share each batch: one for each GPU, or on the CPU as many as were asked for.
+
+    Raises InputError for what is no count, and for processes that are asked for beside GPUs.
+    """
+    if processes < 1:
+        raise InputError(f"processes={processes} is not allowed: use 1 or more.")
+    n_gpus = int(gpus) if gpus.isdecimal() else 0
+    if n_gpus and processes not in (1, n_gpus):
+        raise InputError(f'processes={processes} is not allowed with gpus="{gpus}": each GPU has one of its own.')
+    return max(n_gpus, processes)
+
+
+def describe_device(device: torch.device, *, n_processes: int = 1) -> str:
+    """Name the device as a person would: how many of what, the card's name, or the CPU and its threads."""
+    number = f"{n_processes} x " if n_processes > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return number + torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{number}cpu, {threads} thread{'s' if threads > 1 else ''}"
 
 
 @contextmanager

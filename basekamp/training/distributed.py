@@ -7,12 +7,11 @@ with the number of processes: random numbers of dropout, and, on CPU alone, the 
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from basekamp.hyperparameters import is_own_model
 from basekamp.training.checkpoint import Saver
+from basekamp.training.device import choose_device
 from basekamp.training.files import replace_file
 from basekamp.training.launch import JOB_FILE, PID_FILE, Job, tell_error
 from basekamp.training.loop import ReplicateLoop, State, mean_loss, mixed_precision
@@ -29,6 +29,7 @@ from basekamp.training.progress import VARIABLE as PROGRESS_VARIABLE
 from basekamp.training.termination import end_with_parent
 from basekamp.training.train import Crew, train_share
 
+Answer = TypeVar("Answer")
 CPU = torch.device("cpu")
 SILENCE = timedelta(minutes=30)
 """How long a rank waits for the others: rank 0 validates alone meanwhile."""
@@ -42,14 +43,13 @@ class SharedLoop(ReplicateLoop):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         if self.optimizer is None:
             return
-        on_gpu, is_own = self.data.device.type == "cuda", is_own_model(self.hyperparameters.model)
+        on_gpu = self.data.device.type == "cuda"
         if on_gpu:
-            self.model = SyncBatchNorm.convert_sync_batchnorm(self.model)
+            self.model = SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
         self.network = DistributedDataParallel(
             self.model,
             device_ids=[self.data.device] if on_gpu else None,
-            broadcast_buffers=is_own,
-            find_unused_parameters=is_own,
+            find_unused_parameters=is_own_model(self.hyperparameters.model),
             gradient_as_bucket_view=True,
         )
 
@@ -62,7 +62,7 @@ class SharedLoop(ReplicateLoop):
         used = mine if len(mine) else rows[:1]
         with mixed_precision(self.data.device):
             loss = mean_loss(self.network(self.data.x[used]), self.data.y[used])
-        (loss * (len(mine) * self.size / len(rows))).backward()
+        (loss * (len(mine) * self.size / len(rows))).backward()  # type: ignore[no-untyped-call]
         summed = loss.detach() * len(mine)
         dist.all_reduce(summed)
         return summed
@@ -98,7 +98,7 @@ class SharedSaver(Saver):
         return super().stopping_on_sigterm() if dist.get_rank() == 0 else nullcontext()
 
 
-def _as_rank_0[Answer](ask: Callable[[], Answer]) -> Answer:
+def _as_rank_0(ask: Callable[[], Answer]) -> Answer:
     """The answer that rank 0 has, on every rank."""
     answer: list[Any] = [ask() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(answer, src=0)
@@ -108,8 +108,8 @@ def _as_rank_0[Answer](ask: Callable[[], Answer]) -> Answer:
 
 def _work(folder: Path, rank: int) -> None:
     job = Job.model_validate_json((folder / JOB_FILE).read_bytes())
-    device = CPU
-    if int(job.gpus):
+    device = choose_device(job.gpus)
+    if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=SILENCE)
@@ -126,10 +126,10 @@ def _be_quiet(rank: int) -> None:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 
 
-def main(folder: Path) -> None:
-    """Be one rank of the training that `folder` holds."""
+def main(folder: Path, parent: int) -> None:
+    """Be one rank of the training that `folder` holds, as long as `parent`, torchrun, lives."""
     rank = int(os.environ["RANK"])
-    end_with_parent()
+    end_with_parent(parent)
     _be_quiet(rank)
     if rank == 0:
         replace_file(folder / PID_FILE, str(os.getpid()).encode(), durable=False)
@@ -137,9 +137,8 @@ def main(folder: Path) -> None:
         _work(folder, rank)
     except Exception as error:
         tell_error(folder, rank, error)
-        (folder / f"traceback-{rank}.txt").write_text(traceback.format_exc())
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from basekamp import errors
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.training.termination import EXIT_STATUS, end_with_parent, on_sigterm
+from basekamp.training.termination import EXIT_STATUS, on_sigterm
 
 JOB_FILE, PID_FILE, FAILURES_FILE, LOG_FILE = "job.json", "rank-0.pid", "failures.json", "agent.log"
 STOP_SECONDS = 25.0
@@ -58,7 +59,8 @@ def launch(job: Job, n_processes: int, *, on_this_node_alone: bool = True) -> No
         folder = Path(name)
         (folder / JOB_FILE).write_text(job.model_dump_json())
         options = ["--standalone", "--local-addr=127.0.0.1"] if on_this_node_alone else []
-        command = [sys.executable, "-m", "basekamp.training.launch", name, f"--nproc-per-node={n_processes}", *options]
+        options += [f"--nproc-per-node={n_processes}", f"--log-dir={name}"]
+        command = [sys.executable, "-m", "basekamp.training.launch", name, str(os.getpid()), *options]
         with (folder / LOG_FILE).open("wb") as log:
             agent = subprocess.Popen(command, env=_environment(n_processes), stderr=log, start_new_session=True)
         try:
@@ -74,6 +76,7 @@ def tell_error(folder: Path, rank: int, error: Exception) -> None:
     """Leave the error of one process where `launch` finds it."""
     kind = type(error).__name__
     told = {"at": time.time(), "kind": kind, "is_ours": isinstance(error, errors.BasekampError), "text": str(error)}
+    told["traceback"] = "".join(traceback.format_exception(error))
     (folder / f"error-{rank}.json").write_text(json.dumps(told))
 
 
@@ -128,6 +131,7 @@ def _failure(folder: Path) -> errors.BasekampError:
             name = signal.Signals(-code).name
             return errors.BasekampError(f"rank {rank} was killed by {name}: see that memory suffices; {again}.")
     if first:
+        print(first[0]["traceback"], flush=True)
         said = " ".join(f"{first[0]['kind']}: {first[0]['text']}".split())[:500]
         return errors.BasekampError(f"a process of the training failed ({said}): mend that; {again}.")
     lines = (folder / LOG_FILE).read_text(errors="replace").splitlines()
@@ -136,14 +140,15 @@ def _failure(folder: Path) -> errors.BasekampError:
     return errors.BasekampError(f"torchrun ended before the training did ({last.strip()[:300]}): {again}.")
 
 
-def _run_agent(folder: str, *options: str) -> None:
+def _run_agent(folder: str, parent: str, *options: str) -> None:
     """Be torchrun, and leave each process's exit code."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    end_with_parent()
+    pass
     try:
-        run(parse_args([*options, f"--log-dir={folder}", "-m", _WORKER, folder]))
+        arguments = parse_args([*options, "-m", _WORKER, folder, str(os.getpid())])  # type: ignore[no-untyped-call]
+        run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         (Path(folder) / FAILURES_FILE).write_text(json.dumps(codes))

@@ -121,7 +121,7 @@ class ReplicateLoop:
         if self.optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
         self.position = _Position(**state["position"])
-        self.loss_sum = state["loss_sum"]
+        self.loss_sum = state["loss_sum"].to(self.data.device)
         torch.set_rng_state(state["random"].cpu())
         if state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu())
@@ -179,12 +179,17 @@ class ReplicateLoop:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.hyperparameters, progress)
         self.optimizer.zero_grad()
-        with _mixed_precision(self.data.device):
-            outputs = self.model(self.data.x[rows])
-            loss = _loss(outputs, self.data.y[rows])
-        loss.backward()  # type: ignore[no-untyped-call]
+        summed_loss = self._backward(rows)
         self.optimizer.step()
-        self.loss_sum += loss.detach() * len(rows)
+        self.loss_sum += summed_loss
+
+    def _backward(self, rows: Tensor) -> Tensor:
+        """Compute the gradients of the rows' mean loss; gives their summed loss."""
+        with mixed_precision(self.data.device):
+            outputs = self.model(self.data.x[rows])
+            loss = mean_loss(outputs, self.data.y[rows])
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach() * len(rows)
 
     def _batches(self, epoch: int) -> list[Tensor]:
         """The epoch's batches of row numbers, from the seed and the epoch alone.
@@ -244,12 +249,13 @@ def learning_rate(hyperparameters: Hyperparameters, progress: float) -> float:
     return hyperparameters.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
+def mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy for class indices, mean squared error for numbers."""
     if targets.is_floating_point():
         return functional.mse_loss(outputs[:, 0].float(), targets)
     return functional.cross_entropy(outputs.float(), targets)
 
 
-def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
+def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Compute in bfloat16 where that is fast."""
     return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()

@@ -26,9 +26,8 @@ def on_sigterm(act: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def end_with_parent() -> None:
-    """End this process soon after its parent has died, however that died: no orphan goes on training."""
-    parent = os.getppid()
+def end_with_parent(parent: int) -> None:
+    """End this process soon after its parent, of this process number, has died, however: no orphan trains on."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +21,25 @@ from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import build_model, count_multiplications, count_parameters
 from basekamp.models.source import code_version
 from basekamp.training.checkpoint import Saver
-from basekamp.training.device import choose_device, describe_device, fitting_threads
+from basekamp.training.device import choose_device, count_processes, describe_device, fitting_threads
 from basekamp.training.files import remove_leftovers, replace_file
+from basekamp.training.launch import Job, launch
 from basekamp.training.loop import ReplicateLoop, State, TrainingData
 from basekamp.training.progress import show_progress
 from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Training
 from basekamp.work import work_directory
 
 MODEL_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who trains: `size` processes that share every batch, and what the loop and the saver are in this one."""
+
+    loop: type[ReplicateLoop]
+    saver: type[Saver]
+    size: int = 1
+    leads: bool = True
 
 
 def train_model(
@@ -39,6 +51,7 @@ def train_model(
     seeds: int = 3,
     gpus: str = "0",
     checkpoint_seconds: float = 30.0,
+    processes: int = 1,
 ) -> Training:
     """Train seeds 0 to `seeds` - 1 one after the other; write `model.pth` and `training.json` into `directory`.
 
@@ -46,28 +59,54 @@ def train_model(
     on CPU, with the same number of threads, ends with the same bytes as one never killed. On SIGTERM it saves
     and exits with 143. Random numbers are torch's: a model of your own that draws others is not reproducible.
 
+    With `gpus` of "2" or more, or on the CPU with `processes` of 2 or more, that many processes share each batch;
+    the results are those of one but for rounding, and for the random numbers of dropout.
+
     Raises InputError for settings that do not fit the data and a folder that cannot be written, DeviceError
-    for a GPU that is not there.
+    for GPUs that are not there, BasekampError for a process that was lost.
     """
-    data, device = load_dataset(dataset), choose_device(gpus)
+    device, n_processes = choose_device(gpus), count_processes(gpus, processes)
+    job = Job(
+        dataset=dataset,
+        directory=directory,
+        hyperparameters=hyperparameters,
+        metric=metric,
+        seeds=seeds,
+        gpus=gpus,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    if n_processes == 1:
+        return train_share(job, device, Crew(ReplicateLoop, Saver))
+    _check(load_dataset(dataset).schema, metric=metric, seeds=seeds)
+    launch(job, n_processes)
+    return Training.read(directory)
+
+
+def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
+    """Do this process's share of a job, on its own device; the one that leads writes the results."""
+    data, hyperparameters, metric, seeds = load_dataset(job.dataset), job.hyperparameters, job.metric, job.seeds
     _check(data.schema, metric=metric, seeds=seeds)
     build = partial(build_model, hyperparameters, data.schema, prior=_prior(data))
     untrained = build()
-    step_size = count_multiplications(untrained, data.schema) * hyperparameters.batch_size
-    checkpoint = _checkpoint_path(data.schema, hyperparameters, metric=metric, seeds=seeds, device=device)
+    step_size = count_multiplications(untrained, data.schema) * hyperparameters.batch_size // crew.size
+    how = {"metric": metric, "seeds": seeds, "device": device, "processes": crew.size}
+    checkpoint = _checkpoint_path(data.schema, hyperparameters, **how)
     with fitting_threads(device, step_size=step_size):
-        saver = Saver(checkpoint, device, seeds=seeds, every_seconds=checkpoint_seconds)
-        _train_seeds(build, _on_device(data, device), hyperparameters, saver, metric=metric, seeds=seeds)
+        saver = crew.saver(checkpoint, device, seeds=seeds, every_seconds=job.checkpoint_seconds)
+        make_loop = partial(crew.loop, build, _on_device(data, device), hyperparameters, metric=metric)
+        _train_seeds(make_loop, saver, seeds=seeds, n_epochs=hyperparameters.n_epochs)
         training = Training(
             hyperparameters=hyperparameters.model_dump(),
             metric=metric,
             n_parameters=count_parameters(untrained),
-            device=describe_device(device),
+            device=describe_device(device, n_processes=crew.size),
             versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
             replicates=[replicate for _, replicate in saver.finished],
         )
-    _write(directory, training, _model_bytes(hyperparameters, data.schema, [weights for weights, _ in saver.finished]))
-    saver.remove()
+    if crew.leads:
+        weights = [weights for weights, _ in saver.finished]
+        _write(job.directory, training, _model_bytes(hyperparameters, data.schema, weights))
+        saver.remove()
     return training
 
 
@@ -103,24 +142,15 @@ def _check(schema: Schema, *, metric: str, seeds: int) -> None:
         raise InputError(f"seeds={seeds} is not allowed: use 1 or more.")
 
 
-def _train_seeds(
-    build: Callable[[], torch.nn.Module],
-    data: TrainingData,
-    hyperparameters: Hyperparameters,
-    saver: Saver,
-    *,
-    metric: str,
-    seeds: int,
-) -> None:
+def _train_seeds(make_loop: Callable[..., ReplicateLoop], saver: Saver, *, seeds: int, n_epochs: int) -> None:
     """Train the seeds that the saver does not hold yet."""
-    n_epochs = hyperparameters.n_epochs
     with show_progress() as progress, saver.stopping_on_sigterm():
         for seed in range(len(saver.finished), seeds):
 
             def tell(epochs: int, text: str, before: int = seed * n_epochs) -> None:
                 progress(before + epochs, seeds * n_epochs, text)
 
-            loop = ReplicateLoop(build, data, hyperparameters, seed=seed, metric=metric)
+            loop = make_loop(seed=seed)
             saver.attach(loop)
             saver.finish(*loop.run(after_step=saver.after_step, after_epoch=tell))
 
