@@ -239,6 +239,24 @@ def why(run_id: str, namespace: str, kube_context: str, as_json: bool) -> None:
     click.echo(json.dumps(findings_as_json(findings), indent=1) if as_json else findings_as_text(findings))
 
 
+@main.command()
+@click.option("--host", envvar="KFP_ENDPOINT", default="", help="Address of the Kubeflow Pipelines API; $KFP_ENDPOINT.")
+@click.option("--token", envvar="KFP_TOKEN", default="", help="Bearer token; better given as $KFP_TOKEN.")
+@click.option("--namespace", default="", help="Namespace of the runs' pods.")
+@STORE_OPTION
+@click.option("--image", default="", help="Image of the steps.")
+@click.option("--cluster", is_flag=True, help="Check the cluster too.")
+@JSON_OPTION
+def doctor(store: str, as_json: bool, **place: Any) -> None:
+    """Check that this machine, and with --cluster the cluster, have what a run needs; exit code 1 when not."""
+    from basekamp.cluster.doctor import as_json as checks_as_json
+    from basekamp.cluster.doctor import as_table, check_all, exit_code
+
+    checks = check_all(store=_store_url(store), **place)
+    click.echo(json.dumps(checks_as_json(checks), indent=1) if as_json else as_table(checks))
+    sys.exit(exit_code(checks))
+
+
 @main.group()
 def name() -> None:
     """Read and write self-describing file names."""

@@ -24,6 +24,10 @@ def train_model(
     patience: int = 5,
     options: str = "{}",
     gpus: str = "0",
+    nodes: str = "1",
+    node_gpus: str = "0",
+    gpu_type: str = "nvidia.com/gpu",
+    store: str = "",
     code_version: str = "",
 ):
     """Train one set of hyperparameters with several seeds; a killed training goes on from its checkpoint.
@@ -45,14 +49,18 @@ def train_model(
         schedule: cosine or constant.
         patience: Epochs without a better validation value before stopping; 0 for never.
         options: Keywords for a model of your own, as a JSON object.
-        gpus: How many GPUs; "0" trains on the CPU.
+        gpus: How many GPUs of this pod; "0" trains on the CPU, "2" or more share each batch.
+        nodes: How many nodes; "2" or more train in a Kubeflow Trainer TrainJob instead of in this pod.
+        node_gpus: How many GPUs each node of a TrainJob has.
+        gpu_type: Resource name of the GPUs of a TrainJob.
+        store: Where data set and model pass between this pod and the nodes of a TrainJob.
         code_version: Version of the code; part of the cache key.
     """
     import json
     from pathlib import Path
 
+    from basekamp.cluster.trainjob import train_on_nodes
     from basekamp.hyperparameters import Hyperparameters
-    from basekamp.training.train import train_model
 
     settings = Hyperparameters.from_mapping(
         {
@@ -70,5 +78,7 @@ def train_model(
             "options": json.loads(options),
         }
     )
-    training = train_model(Path(dataset.path), Path(model_file.path), settings, metric=metric, seeds=seeds, gpus=gpus)
+    folders = (Path(dataset.path), Path(model_file.path))
+    place = {"gpus": gpus, "nodes": nodes, "node_gpus": node_gpus, "gpu_type": gpu_type, "store": store}
+    training = train_on_nodes(*folders, settings, metric=metric, seeds=seeds, **place)
     model_file.metadata.update(device=training.device)

@@ -46,6 +46,8 @@ def train_and_compare(
     gpus: str = "0",
     gpu_type: str = "nvidia.com/gpu",
     evaluation_gpus: str = "0",
+    nodes: str = "1",
+    node_gpus: str = "0",
     cpu: str = "1",
     memory: str = "4Gi",
     node_selector: dict[str, str] = {},  # noqa: B006
@@ -87,6 +89,8 @@ def train_and_compare(
         gpus: How many GPUs train-model is given; "0" trains on the CPU.
         gpu_type: Resource name of the GPU, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb.
         evaluation_gpus: How many GPUs evaluate-model and compare-models are given; "0" or "1".
+        nodes: How many nodes train; "2" or more make train-model start a Kubeflow Trainer TrainJob.
+        node_gpus: How many GPUs each node of a TrainJob has.
         cpu: CPU cores each step asks for, such as 1 or 500m.
         memory: Memory each step asks for and may not exceed, such as 4Gi; shared memory counts in it.
         node_selector: Labels of the nodes that train-model may run on, such as {"pool": "a100"}.
@@ -124,6 +128,10 @@ def train_and_compare(
         patience=patience,
         options=options,
         gpus=gpus,
+        nodes=nodes,
+        node_gpus=node_gpus,
+        gpu_type=gpu_type,
+        store=store,
         code_version=code_version,
     )
     evaluated = evaluate_model(
@@ -158,7 +166,7 @@ def train_and_compare(
     kubernetes.add_toleration_json(trained, tolerations)
     # PyTorch shares memory between processes through /dev/shm, 64 MiB unless mounted; `memory` is its limit.
     kubernetes.empty_dir_mount(trained, volume_name="dshm", mount_path="/dev/shm", medium="Memory")
-    for task_on_store in (prepared, compared):
+    for task_on_store in (prepared, trained, compared):
         kubernetes.use_secret_as_env(task_on_store, secret_name=MINIO_SECRET, secret_key_to_env=MINIO_KEYS)
         kubernetes.use_config_map_as_env(
             task_on_store, config_map_name=STORE_SETTINGS, config_map_key_to_env=STORE_KEYS, optional=True

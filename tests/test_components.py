@@ -5,9 +5,9 @@ import inspect
 import pytest
 import yaml
 
+from basekamp.cluster.trainjob import train_on_nodes
 from basekamp.experiment import DataSettings, Split
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.training.train import train_model as train_in_library
 from components.compare_models import compare_models
 from components.evaluate_model import evaluate_model
 from components.prepare_data import prepare_data
@@ -71,10 +71,8 @@ def test_train_model_defaults_equal_the_librarys():
     theirs = {name: field.default for name, field in Hyperparameters.model_fields.items()}
     assert ours.pop("options") == "{}" and theirs.pop("options") == {}
     assert ours.pop("code_version") == ""
-    in_library = defaults(train_in_library)
-    assert {name: ours.pop(name) for name in ("seeds", "gpus")} == {
-        name: in_library[name] for name in ("seeds", "gpus")
-    }
+    in_library = defaults(train_on_nodes)
+    assert {name: ours.pop(name) for name in in_library} == in_library
     assert ours == theirs
 
 

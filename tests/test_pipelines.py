@@ -62,7 +62,7 @@ def test_shared_memory_is_mounted_where_torch_trains(documents):
 
 
 def test_credentials_come_from_the_clusters_secret_only(documents):
-    for name in ("exec-prepare-data", "exec-compare-models"):
+    for name in ("exec-prepare-data", "exec-train-model", "exec-compare-models"):
         (secret,) = documents[1][name]["secretAsEnv"]
         assert secret["secretName"] == "mlpipeline-minio-artifact"
     containers = [executor["container"] for executor in documents[0]["deploymentSpec"]["executors"].values()]

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 
@@ -23,7 +24,7 @@ from basekamp.cluster.why.capacity import amount_text, pod_requests, quantity, s
 from basekamp.cluster.why.printed import read_printed
 from basekamp.cluster.why.scene import task_name
 from basekamp.errors import BasekampError, InputError
-from tests.kube_server import KubeServer
+from tests.kube_server import KubeServer, strict_schema
 
 DATA = Path(__file__).parent / "data" / "why"
 CASES = sorted(path.stem for path in DATA.glob("*.json") if path.stem != "cluster")
@@ -39,6 +40,7 @@ def fill(kube: KubeServer, case: dict[str, Any]) -> None:
     for thing in read("cluster"):
         if kept is None or thing["metadata"]["name"] in kept or thing["spec"].get("nodeName") in kept:
             kube.add(thing)
+    kube.serve("trainer.kubeflow.org/v1alpha1", "TrainJob", "trainjobs")
     kube.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}, *case["objects"])
     kube.denied = {tuple(each) for each in case.get("denied", [])}
     for place, text in case["logs"].items():
@@ -67,8 +69,17 @@ def test_recorded_run_gives_the_expected_findings(name: str, tmp_path: Path) -> 
 def test_recorded_objects_fit_the_schemas_of_kubernetes(name: str) -> None:
     recorded = read(name)
     for thing in recorded if name == "cluster" else recorded["objects"]:
-        if thing["kind"] != "Workflow":
+        if thing["kind"] not in ("Workflow", "TrainJob"):
             kubernetes_validate.validate(thing, "1.33", strict=True)
+
+
+def test_recorded_trainjobs_fit_the_schema_of_kubeflow_trainer() -> None:
+    crd = json.loads((DATA.parent / "trainjob_crd.json").read_text(encoding="utf-8"))
+    schema = strict_schema(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    jobs = [thing for name in CASES for thing in read(name)["objects"] if thing["kind"] == "TrainJob"]
+    assert len(jobs) == 3
+    for job in jobs:
+        jsonschema.Draft4Validator(schema).validate(job)
 
 
 def test_causes_number_at_least_fifteen_and_keep_to_their_form() -> None:
@@ -163,6 +174,14 @@ def test_wrong_token_is_one_sentence_without_the_token(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match=r"does not accept your credentials \(401: Unauthorized\)") as raised:
             explain("any", namespace=NAMESPACE, client=client)
     assert "canary" not in str(raised.value)
+
+
+def test_namespace_that_may_not_be_seen_is_believed_and_a_wrong_token_is_not(tmp_path: Path) -> None:
+    with KubeServer(token="right", denied={("get", "namespaces")}) as kube:
+        connect_cluster(kubeconfig=kube.kubeconfig(tmp_path / "right")).require_namespace("any")
+        stranger = connect_cluster(kubeconfig=kube.kubeconfig(tmp_path / "wrong", token="wrong"))
+        with pytest.raises(RefusedError, match="does not accept your credentials"):
+            stranger.require_namespace("any")
 
 
 def test_denied_pods_are_one_sentence(tmp_path: Path) -> None:
@@ -361,6 +380,17 @@ def test_tolerations_are_read(toleration: dict[str, str], blocks: tuple[str, ...
     soft = {"key": "soft", "effect": "PreferNoSchedule"}
     node = {"metadata": {"name": "n"}, "spec": {"taints": [taint, soft]}}
     assert survey({"spec": {"tolerations": [toleration]}}, [node], [])[0].blocks == blocks
+
+
+def test_finished_pods_hold_no_room() -> None:
+    def holder(phase: str) -> dict[str, Any]:
+        container = {"name": "c", "resources": {"requests": {"nvidia.com/gpu": "2"}}}
+        return {"spec": {"nodeName": "n", "containers": [container]}, "status": {"phase": phase}}
+
+    node = {"metadata": {"name": "n"}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}}
+    phases = ("Running", "Pending", "Succeeded", "Failed")
+    room = survey({}, [node], [holder(phase) for phase in phases])[0]
+    assert room.free["nvidia.com/gpu"] == 4
 
 
 def test_cordoned_node_is_blocked() -> None:

@@ -8,6 +8,7 @@ failure becomes one sentence that names the cluster and holds no credential.
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ ANSWER_SECONDS = 10.0
 PAGE = 500
 
 Object = dict[str, Any]
+
+_root_logger = threading.Lock()
 
 
 class RefusedError(BasekampError):
@@ -214,12 +217,13 @@ def _heard_errors() -> Iterator[list[str]]:
             heard.append(record.getMessage())
 
     root = logging.getLogger()
-    handlers = root.handlers[:]
-    root.handlers[:] = [Ear(logging.ERROR)]
-    try:
-        yield heard
-    finally:
-        root.handlers[:] = handlers
+    with _root_logger:  # two threads would each put back the other's handlers
+        handlers = root.handlers[:]
+        root.handlers[:] = [Ear(logging.ERROR)]
+        try:
+            yield heard
+        finally:
+            root.handlers[:] = handlers
 
 
 def _guard(cluster: Cluster) -> None:

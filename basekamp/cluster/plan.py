@@ -9,12 +9,14 @@ from basekamp.records.record import BASELINE
 PLACEMENT: dict[str, object] = {
     "gpu_type": "nvidia.com/gpu",
     "evaluation_gpus": "0",
+    "nodes": "1",
+    "node_gpus": "0",
     "cpu": "1",
     "memory": "4Gi",
     "node_selector": {},
     "tolerations": [],
 }
-"""What a run asks of the cluster: no result depends on it, so it is no part of the experiment file."""
+"""What a run asks of the cluster: no result depends on it but by rounding, so it is not in the experiment file."""
 
 
 def pipeline_values(

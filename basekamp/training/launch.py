@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from basekamp import errors
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.training.termination import EXIT_STATUS, on_sigterm
+from basekamp.training.termination import EXIT_STATUS, end_with_parent, on_sigterm
 
 JOB_FILE, PID_FILE, FAILURES_FILE, LOG_FILE = "job.json", "rank-0.pid", "failures.json", "agent.log"
 STOP_SECONDS = 25.0
@@ -145,7 +145,7 @@ def _run_agent(folder: str, parent: str, *options: str) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    pass
+    end_with_parent(int(parent))
     try:
         arguments = parse_args([*options, "-m", _WORKER, folder, str(os.getpid())])  # type: ignore[no-untyped-call]
         run(arguments)  # type: ignore[no-untyped-call]

@@ -16,7 +16,7 @@ from basekamp.cluster.why.printed import one_line
 from basekamp.cluster.why.removed import why_removed
 from basekamp.cluster.why.scene import Scene, Step, event_time, find_scene
 from basekamp.cluster.why.starting import why_not_started
-from basekamp.cluster.why.workflow import phases, why_stopped, why_without_pod
+from basekamp.cluster.why.workflow import phases, why_not_trained, why_stopped, why_without_pod
 
 __all__ = ["Finding", "explain", "findings_as_json", "findings_as_text"]
 
@@ -37,7 +37,11 @@ def explain(run: str, *, namespace: str, client: Cluster) -> list[Finding]:
         BasekampError: the cluster does not answer, or does not let the user look at pods.
     """
     scene = find_scene(run, namespace=namespace, client=client)
-    timed = [(step.time, found) for step in scene.steps if (found := _first(step, scene))] + why_without_pod(scene)
+    timed = (
+        [(step.time, found) for step in scene.steps if (found := _first(step, scene))]
+        + why_without_pod(scene)
+        + why_not_trained(scene)
+    )
     stopped = why_stopped(scene)
     timed.sort(key=lambda each: (each[1].cause in _CONSEQUENCES, each[0]))
     findings = ([stopped] if stopped else []) + [found for _, found in timed]
@@ -79,10 +83,10 @@ def _nothing(run: str, scene: Scene) -> Finding:
     return Finding(
         "nothing-found",
         "",
-        f"Nothing is wrong with the run {run} as far as the cluster shows (pods: {told})"
-        f"{': ' + ', '.join(doing[:6]) if doing else ''}.",
-        "Look at the step's log in the Kubeflow UI, at `kubectl get events -n "
-        f"{scene.namespace}` (kept for an hour), and at the pods workflow-controller and ml-pipeline.",
+        f"Nothing is wrong with the run {run} as far as the cluster shows (pods: "
+        f"{told}){': ' + ', '.join(doing[:6]) if doing else ''}.",
+        f"Look at the step's log in the Kubeflow UI, at `kubectl get events -n {scene.namespace}` (kept for an "
+        "hour), and at the pods workflow-controller and ml-pipeline.",
         evidence,
     )
 

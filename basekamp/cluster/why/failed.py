@@ -111,11 +111,9 @@ def _shared_memory(step: Step, printed: Printed, container: str, ended: Object) 
         "shared-memory",
         step.name,
         f"{step.task} ran out of shared memory{' (bus error)' if bus_error else ''}: /dev/shm is {size}, and "
-        "DataLoader "
-        "workers hand batches over through it.",
-        "Mount a larger /dev/shm (the pipeline's shared-memory parameter, an emptyDir of medium Memory), or set the "
-        "number "
-        "of DataLoader workers to 0.",
+        "DataLoader workers hand batches over through it.",
+        "Mount an emptyDir of medium Memory at /dev/shm, as these pipelines do for train-model, and give the step "
+        "memory for it; or use fewer DataLoader workers.",
         {"shm": size, "exit_code": ended.get("exitCode"), "log": printed.tail},
     )
 
@@ -156,11 +154,10 @@ def _by_launcher(step: Step, printed: Printed, container: str) -> Finding | None
         return Finding(
             "artifact-store",
             step.name,
-            f"KFP's launcher of {step.task} could not use the artifact store"
-            f"{f' ({code[0]})' if code else ''}: {cut(_upto_address(said))}.",
+            f"KFP's launcher of {step.task} could not use the artifact store{f' ({code[0]})' if code else ''}: "
+            f"{cut(_upto_address(said))}.",
             "Check the bucket and the keys in the secret mlpipeline-minio-artifact, the config map kfp-launcher, "
-            "and that "
-            "the pod reaches the store; `basekamp doctor` tries them.",
+            "and that the pod reaches the store; `basekamp doctor` tries them.",
             {**evidence, "code": code[0] if code else ""},
         )
     return Finding(
@@ -193,8 +190,8 @@ def _by_argo(step: Step, printed: Printed, ended: Object) -> Finding:
         "argo-failure",
         step.name,
         f"Argo's helper beside {step.task} failed (exit code {ended.get('exitCode')}): {said or 'it left no word'}.",
-        "Check the rights of the pipeline's service account (workflowtaskresults: create, patch) and Argo's artifact "
-        "repository.",
+        "Check the rights of the pipeline's service account (workflowtaskresults: create, patch) and Argo's "
+        "artifact repository.",
         {"message": said, "exit_code": ended.get("exitCode")},
     )
 
@@ -215,9 +212,8 @@ def _by_signal(step: Step, printed: Printed, ended: Object) -> Finding | None:
         return Finding(
             "killed",
             step.name,
-            f"{step.task} was killed (SIGKILL) without the mark of its own memory limit: a "
-            "process in it "
-            "ran out of memory, the node did, or it did not stop in time when told to.",
+            f"{step.task} was killed (SIGKILL) without the mark of its own memory limit: a process in it ran out of "
+            "memory, the node did, or it did not stop in time when told to.",
             "Ask for more memory, look at the node's events (`kubectl describe node`), and submit again.",
             {**evidence, "node": step.node},
         )

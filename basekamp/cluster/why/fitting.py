@@ -83,8 +83,7 @@ def _gpu_absent(view: _View) -> Finding | None:
             "device-plugin-missing",
             view.step.name,
             f"{asked} and no node offers any, though {_list(bare)} carr{'ies' if len(bare) == 1 else 'y'} GPU "
-            "labels: the "
-            "device plugin does not report them.",
+            "labels: the device plugin does not report them.",
             "Look at the device plugin's pods (`kubectl get pods -A | grep device-plugin`) and at the driver on "
             "these nodes.",
             {**evidence, "nodes": bare},
@@ -119,8 +118,8 @@ def _no_match(view: _View) -> Finding | None:
     return Finding(
         "node-selector",
         view.step.name,
-        f"{view.step.task} must run on a node with {', '.join(wanted)} and none of the {len(view.rooms)} nodes "
-        f"fits: {told}.",
+        f"{view.step.task} must run on a node with {', '.join(wanted)} and none of the {len(view.rooms)} nodes fits: "
+        f"{told}.",
         "Correct the node selector or node pool, or label a node (`kubectl label node NAME KEY=VALUE`).",
         evidence,
     )
@@ -149,9 +148,8 @@ def _blocked(view: _View) -> Finding | None:
     return Finding(
         "taint-blocked",
         view.step.name,
-        f"{view.step.task} would fit on {_list(room.name for room in fitting)}, and taints that it does not "
-        "tolerate keep it "
-        f"off: {_list(f'{room.name} has {_list(room.blocks)}' for room in fitting)}.",
+        f"{view.step.task} would fit on {_list(room.name for room in fitting)}, and taints that it does not tolerate "
+        f"keep it off: {_list(f'{room.name} has {_list(room.blocks)}' for room in fitting)}.",
         "Give the step a toleration for the taint, or run it on another node pool.",
         evidence,
     )
@@ -220,8 +218,9 @@ def _room_shortage(view: _View, rooms: list[Room], resource: str) -> Finding:
         view.step.name,
         f"{view.step.task} asks for {amount_text(resource, asked)}{'' if resource == 'cpu' else f' of {what}'} and "
         f"{'no node is that large' if never else 'no node has as much free'}: {told}.",
-        f"Ask for less than {amount_text(resource, largest if never else best)}"
-        f"{'' if never else ', wait for other pods to end'}, or add a {'larger ' if never else ''}node.",
+        "Ask for less than "
+        f"{amount_text(resource, largest if never else best)}{'' if never else ', wait for other pods to end'}, or "
+        f"add a {'larger ' if never else ''}node.",
         {
             "resource": resource,
             "asked": float(asked),

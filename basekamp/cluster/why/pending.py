@@ -56,8 +56,8 @@ def _claim(step: Step, scene: Scene, said: str) -> Finding | None:
         return Finding(
             "volume-claim-missing",
             step.name,
-            f"{step.task} mounts the volume claim {missing[1]}, and the namespace {scene.namespace} has none of "
-            "this name.",
+            f"{step.task} mounts the volume claim {missing[1]}, and the namespace {scene.namespace} has none of this "
+            "name.",
             f"Create the claim {missing[1]}, or correct its name in the pipeline.",
             {"claim": missing[1], "present": scene.names("persistentvolumeclaims")},
         )
@@ -84,8 +84,8 @@ def _unbound(step: Step, scene: Scene, claim: Object | None) -> Finding:
         "volume-claim-unbound",
         step.name,
         f"{step.task} waits for {told}, which no volume is bound to{f': {one_line(reason)}' if reason else ''}.",
-        "Name a storage class that exists (`kubectl get storageclass`) and can provide the size and access mode asked "
-        "for, or create a fitting volume.",
+        "Name a storage class that exists (`kubectl get storageclass`) and can provide the size and access mode "
+        "asked for, or create a fitting volume.",
         evidence,
     )
 

@@ -57,8 +57,7 @@ def _preempted(step: Step, disrupted: Object) -> Finding:
         "preempted",
         step.name,
         f"{step.task} had to make room on {step.node or 'its node'} for a pod of higher priority than its own "
-        f"({priority}): "
-        f"{message}.",
+        f"({priority}): {message}.",
         "Submit again: training goes on from its checkpoint; or give the step a higher priority class.",
         {"node": step.node, "priority": priority, "message": message},
     )
@@ -80,8 +79,8 @@ def _evicted(step: Step, message: str) -> Finding:
         return Finding(
             "volume-limit",
             step.name,
-            f"{step.task} was evicted: it wrote more than {volume[2]} to the volume {volume[1]}"
-            f"{', its shared memory' if shm else ''}.",
+            f"{step.task} was evicted: it wrote more than {volume[2]} to the volume "
+            f"{volume[1]}{', its shared memory' if shm else ''}.",
             "Raise the volume's size limit"
             + (", or use fewer DataLoader workers." if shm else ", or write less to it."),
             {**evidence, "volume": volume[1], "limit": volume[2]},
@@ -139,8 +138,8 @@ def _node_lost(step: Step, scene: Scene, message: str) -> Finding:
         "node-lost",
         step.name,
         f"{step.task} was lost with its node {step.node}: {state}.",
-        "Submit again: training goes on from its checkpoint; look at the node if it happens often (spot instance, GPU "
-        "fault, memory).",
+        "Submit again: training goes on from its checkpoint; look at the node if it happens often (spot instance, "
+        "GPU fault, memory).",
         {"node": step.node, "message": message, "ready": ready.get("status", "")},
     )
 

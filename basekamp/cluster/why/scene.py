@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,11 +27,13 @@ WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 NODE_NAME = "workflows.argoproj.io/node-name"
 NODE_ID = "workflows.argoproj.io/node-id"
 RUN_NAME = "pipelines.kubeflow.org/run_name"
+JOBSET_LABEL = "jobset.sigs.k8s.io/jobset-name"
 ROLE = "pipelines.kubeflow.org/runtime-role"
 LOG_LINES = 200
 
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 _OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
+_TRAINJOBS = "/apis/trainer.kubeflow.org/v1alpha1/namespaces/{}/trainjobs"
 _WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows"
 
 
@@ -135,6 +138,7 @@ class Scene:
     namespace: str
     workflow: Object | None
     pods: list[Object]
+    trainjobs: list[Object] = field(default_factory=list)
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -230,7 +234,7 @@ def find_scene(run: str, *, namespace: str, client: Cluster) -> Scene:
         except AbsentError:
             pass
     workflow = _find_workflow(run, namespace=namespace, client=client)
-    labels = [f"{RUN_LABEL}={run}", f"{WORKFLOW_LABEL}={run}", f"jobset.sigs.k8s.io/jobset-name={run}"]
+    labels = [f"{RUN_LABEL}={run}", f"{WORKFLOW_LABEL}={run}", f"{JOBSET_LABEL}={run}"]
     if workflow is not None:
         labels = [f"{WORKFLOW_LABEL}={workflow['metadata']['name']}", *_run_id(workflow)]
     elif not _LABEL_VALUE.match(run):
@@ -238,13 +242,17 @@ def find_scene(run: str, *, namespace: str, client: Cluster) -> Scene:
     pods: dict[str, Object] = {}
     for label in labels:
         pods |= {pod["metadata"]["name"]: pod for pod in client.items(base, labels=label)}
+    trainjobs = _trainjobs(pods.values(), namespace=namespace, client=client)
+    for job in trainjobs:
+        label = f"{JOBSET_LABEL}={job['metadata']['name']}"
+        pods |= {pod["metadata"]["name"]: pod for pod in client.items(base, labels=label)}
     if workflow is None and not pods:
         client.require_namespace(namespace)
         raise InputError(
             f"Namespace {namespace} knows no run, workflow or pod {run!r}: copy the run's id from the address of its "
             "page in the Kubeflow UI, or name another namespace; a run's pods are deleted some time after its end."
         )
-    return Scene(client, namespace, workflow, sorted(pods.values(), key=_created))
+    return Scene(client, namespace, workflow, sorted(pods.values(), key=_created), trainjobs)
 
 
 def task_name(node_name: str) -> str:
@@ -281,6 +289,20 @@ def _find_workflow(run: str, *, namespace: str, client: Cluster) -> Object | Non
         if error.status in (403, 404):  # no right to see workflows, or no Argo at all: the pods may tell
             return None
         raise
+
+
+def _trainjobs(pods: Iterable[Object], *, namespace: str, client: Cluster) -> list[Object]:
+    """The TrainJobs that the run's pods own; none where Kubeflow Trainer is absent or they may not be read."""
+    owners = {pod["metadata"].get("uid") for pod in pods}
+    try:
+        found = client.items(_TRAINJOBS.format(quote(namespace, safe="")))
+    except RefusedError:
+        return []
+    return [
+        job
+        for job in found
+        if any(owner.get("uid") in owners for owner in job["metadata"].get("ownerReferences") or [])
+    ]
 
 
 def _run_id(workflow: Object) -> list[str]:

@@ -116,8 +116,7 @@ def _missing(step: Step, scene: Scene, message: str) -> Finding | None:
         f"{kind}-key-missing",
         step.name,
         f"{step.task} reads the key {key[1]} of the {'config map' if kind == 'configmap' else kind} {name}, which "
-        "has no "
-        "such key.",
+        "has no such key.",
         f"Add the key {key[1]} to it, or correct the name of the key in the pipeline.",
         {kind: key[3], "key": key[1], "namespace": scene.namespace},
     )

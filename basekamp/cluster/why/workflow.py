@@ -4,7 +4,7 @@ import re
 
 from basekamp.cluster.why.capacity import Object
 from basekamp.cluster.why.finding import Finding
-from basekamp.cluster.why.scene import NODE_ID, Scene, Step, event_time, task_name
+from basekamp.cluster.why.scene import JOBSET_LABEL, NODE_ID, Scene, Step, event_time, task_name
 
 _BAD = ("Failed", "Error", "Pending")
 
@@ -49,6 +49,42 @@ def why_stopped(scene: Scene) -> Finding | None:
     return None
 
 
+def why_not_trained(scene: Scene) -> list[tuple[str, Finding]]:
+    """Explain each TrainJob that waits for its turn, or failed before it had pods; gives (time, finding)."""
+    found = []
+    for job in scene.trainjobs:
+        name = str(job["metadata"]["name"])
+        conditions = {each["type"]: each for each in (job.get("status") or {}).get("conditions") or []}
+        held = next((conditions[kind] for kind in _HELD if conditions.get(kind, {}).get("status") == "True"), None)
+        has_pods = any((pod["metadata"].get("labels") or {}).get(JOBSET_LABEL) == name for pod in scene.pods)
+        if held and not has_pods:
+            found.append((str(held.get("lastTransitionTime") or ""), _held_back(name, held)))
+    return found
+
+
+_HELD = ("Failed", "Suspended")
+
+
+def _held_back(name: str, condition: Object) -> Finding:
+    said = " ".join(str(condition.get("message") or condition.get("reason") or "").split()).rstrip(".")
+    evidence = {"trainjob": name, "condition": condition["type"], "message": said}
+    if condition["type"] == "Suspended":
+        return Finding(
+            "queued",
+            "",
+            f"The TrainJob {name}, which trains on several nodes, is held back: {said or 'it is suspended'}.",
+            "Wait for the queue, or look at its use with `kubectl get clusterqueues` and ask for fewer nodes or GPUs.",
+            evidence,
+        )
+    return Finding(
+        "trainjob-failed",
+        "",
+        f"The TrainJob {name} failed before it had any pod: {said or 'it gives no reason'}.",
+        f"Look at `kubectl describe trainjob {name}` and at the log of the Trainer's controller.",
+        evidence,
+    )
+
+
 def _refused(node: Object, message: str) -> Finding | None:
     """Explain a pod that the API server would not make."""
     task = task_name(str(node.get("name", "")))
@@ -82,9 +118,8 @@ def _refused(node: Object, message: str) -> Finding | None:
         return Finding(
             "limit-range",
             "",
-            f"{task} asks for {bounds[6].rstrip('.')} of {bounds[2]}, and the namespace allows {most} "
-            f"{bounds[4]} per "
-            f"{bounds[3].lower()}, so no pod was made.",
+            f"{task} asks for {bounds[6].rstrip('.')} of {bounds[2]}, and the namespace allows {most} {bounds[4]} "
+            f"per {bounds[3].lower()}, so no pod was made.",
             "Ask for an amount within the bounds, or have the LimitRange changed.",
             {"resource": bounds[2], "allowed": bounds[4], "asked": bounds[6].rstrip(".")},
         )
