@@ -365,3 +365,9 @@ def test_placement_is_typed_and_part_of_every_run(file: Path) -> None:
 def test_placement_that_changes_results_or_is_unknown_is_refused(key: str) -> None:
     with pytest.raises(InputError, match=f"{key} cannot be set here: use one of gpu_type, "):
         Order("s3://b", placement={key: "1"})
+
+
+def test_several_nodes_have_the_gpus_and_the_waiting_pod_none(file: Path) -> None:
+    planned = plan_runs(load_experiment(file), Order("s3://b", gpus="4", placement={"nodes": "2"}))
+    asked = {(run.arguments["nodes"], run.arguments["node_gpus"], run.arguments["gpus"]) for run in planned.values()}
+    assert asked == {("2", "4", "0")}

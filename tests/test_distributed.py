@@ -145,6 +145,7 @@ def after_checkpoint(home: Path, act: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 def test_killed_rank_ends_the_training_in_one_sentence_and_the_next_goes_on(digits, tmp_path, home, capfd):
     settings = {**ENDLESS, "n_epochs": 10, "batch_size": 64, "processes": 2}
     killer = after_checkpoint(home, lambda: os.kill(pid_of_rank(1, os.getpid()), signal.SIGKILL))
@@ -188,7 +189,8 @@ def test_killed_launcher_leaves_no_process_behind(digits, tmp_path, home):
         "paths = {'dataset': sys.argv[1], 'directory': sys.argv[2]}\n"
         "launch(Job(hyperparameters=settings, metric='accuracy', seeds=1, checkpoint_seconds=0.0, **paths), 2)"
     )
-    with subprocess.Popen([sys.executable, "-c", script, digits, tmp_path / "model"]) as process:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", script, digits, tmp_path / "model"], env=environment) as process:
         wait_until(lambda: list(home.glob("checkpoints/*.pt")))
         orphans = descendants(process.pid)
         assert len(orphans) == 3

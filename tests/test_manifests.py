@@ -243,6 +243,7 @@ def test_runs_use_the_least_privileged_account(objects):
     [
         ("", "pods", "get", None),
         ("", "pods/log", "get", None),
+        ("", "events", "list", None),
         ("", "configmaps", "get", "kfp-launcher"),
         ("", "secrets", "get", "mlpipeline-minio-artifact"),
         ("argoproj.io", "workflows", "get", None),
@@ -268,7 +269,7 @@ def test_a_run_may_do_no_more(base):
     core = [rule for rule in rules if rule["apiGroups"] == [""]]
     assert {verb for rule in core for verb in rule["verbs"]} <= {"get", "list", "watch"}
     for rule in core:
-        assert rule["resources"] in (["pods"], ["pods/log"]) or len(rule["resourceNames"]) == 1
+        assert rule["resources"] in (["pods"], ["pods/log"], ["events"]) or len(rule["resourceNames"]) == 1
 
 
 # --- who reaches whom
@@ -510,10 +511,11 @@ def test_life_cycle_rules_never_touch_records(base):
     setup = named(base, "ConfigMap", "minio-setup")["data"]
     rules = json.loads(setup["lifecycle.json"])["Rules"]
     prefixes = {rule["Filter"]["Prefix"] for rule in rules}
-    assert prefixes == {"v2/artifacts/", "private-artifacts/"}
+    assert prefixes == {"v2/artifacts/", "private-artifacts/", "basekamp/.trainjobs/"}
     for key in ("basekamp/digits/model.pth", "pipelines/0123", "v2/other"):
         assert not [prefix for prefix in prefixes if not prefix or key.startswith(prefix)]
-    assert all(rule["Expiration"]["Days"] >= 30 for rule in rules)
+    kept = {rule["Filter"]["Prefix"]: rule["Expiration"]["Days"] for rule in rules}
+    assert kept.pop("basekamp/.trainjobs/") >= 7 and min(kept.values()) >= 30
 
 
 def test_pipelines_user_cannot_remove_a_version_or_change_the_rules(base):

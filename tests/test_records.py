@@ -833,3 +833,8 @@ def test_a_training_with_one_seed_is_refused_and_leaves_nothing(trained, camp, m
     with pytest.raises(InputError, match="seeds=1 is not allowed: use 2 or more"):
         camp.compare("baseline", **told)
     assert camp.keys_below() == []
+
+
+def test_files_on_their_way_to_other_nodes_are_no_experiment(camp):
+    camp.store.put(".trainjobs/basekamp-1/input/job.json", b"{}")
+    assert read_shelves(camp.store) == []

@@ -135,8 +135,15 @@ def plan_runs(experiment: Experiment, order: Order) -> dict[str, Planned]:
             gpus=order.gpus,
             image=image_of(package),
         )
-        planned[attempt] = Planned(package, typed_arguments(package, {**values, **order.placement}))
+        planned[attempt] = Planned(package, typed_arguments(package, {**values, **_placed(order)}))
     return planned
+
+
+def _placed(order: Order) -> dict[str, str]:
+    """The placement; on several nodes the GPUs are the nodes', and the pod that waits for them has none."""
+    if order.placement.get("nodes", "1") == "1":
+        return dict(order.placement)
+    return {"node_gpus": order.gpus, **order.placement, "gpus": "0"}
 
 
 def plain_commands(experiment: Experiment, order: Order) -> dict[str, str]:

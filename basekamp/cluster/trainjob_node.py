@@ -1,8 +1,8 @@
 """What a node of a TrainJob runs: data from the store, torchrun, and from the first node the model to the store.
 
-<store>/trainjobs/<name>/input/job.json    the job; its paths are set anew on each node
-<store>/trainjobs/<name>/input/dataset/…   the data set without its test split
-<store>/trainjobs/<name>/model/…           model.pth and training.json
+<store>/.trainjobs/<name>/input/job.json    the job; its paths are set anew on each node
+<store>/.trainjobs/<name>/input/dataset/…   the data set without its test split
+<store>/.trainjobs/<name>/model/…           model.pth and training.json
 
 Kubeflow Trainer says in PET_NODE_RANK, PET_NNODES, PET_MASTER_ADDR and PET_MASTER_PORT who the nodes are.
 """
@@ -27,7 +27,7 @@ USER_ERROR = 2
 
 def prefix_of(name: str) -> str:
     """Where in the store a TrainJob's files lie."""
-    return f"trainjobs/{name}"
+    return f".trainjobs/{name}"
 
 
 def put_job(store: Store, name: str, job: Job) -> None:

@@ -121,7 +121,7 @@ def read_shelves(store: Store, experiment: str | None = None) -> list[Shelf]:
     found: dict[str, list[PurePosixPath]] = {}
     for entry in store.entries(f"{experiment}/" if experiment else ""):
         path = PurePosixPath(entry.key)
-        if path.suffix == RECORD and len(path.parts) > 2:
+        if path.suffix == RECORD and len(path.parts) > 2 and not path.parts[0].startswith("."):
             found.setdefault(path.parts[0], []).append(path)
     return [_shelf(name, paths) for name, paths in sorted(found.items())]
 
