@@ -10,7 +10,7 @@ run: .venv/ready          ## set up, then baseline, attempts and verdicts on 1,7
 	$(BIN)/basekamp run examples/digits.yaml
 
 test: .venv/ready         ## set up, then every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/ready        ## lint, types, and whether the compiled YAML is fresh
 	$(BIN)/ruff format --check .
