@@ -138,6 +138,9 @@ def main(folder: Path, parent: int) -> None:
     except Exception as error:
         tell_error(folder, rank, error)
         sys.exit(1)
+    # All is written. C++'s own clean-up at exit now and then aborts on a thread of gloo's that still runs.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
