@@ -1,4 +1,3 @@
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from tests.kfp_server import KfpServer
 
 SECRET = "s3cr3t-session"
 ADDRESS = "https://kubeflow.example.com/pipeline"
+IN_2001, IN_2100 = 1_000_000_000, 4_102_444_800  # fixed, since parallel workers must collect the same test ids
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def _row(*, domain: str = "kubeflow.example.com", path: str = "/", secure: str =
         _row(domain="#HttpOnly_.example.com").replace("\tFALSE\t", "\tTRUE\t", 1),
         _row(path="/pipeline"),
         _row(path="/pipeline/"),
-        _row(expiry=int(time.time()) + 3600),
+        _row(expiry=IN_2100),
     ],
 )
 def test_read_cookies_takes_what_is_meant_for_the_address(tmp_path: Path, row: str) -> None:
@@ -55,7 +55,7 @@ def test_read_cookies_takes_what_is_meant_for_the_address(tmp_path: Path, row: s
         (_row(domain="example.com"), ADDRESS),
         (_row(domain=".ample.com"), ADDRESS),
         (_row(path="/pipe"), ADDRESS),
-        (_row(expiry=int(time.time()) - 5), ADDRESS),
+        (_row(expiry=IN_2001), ADDRESS),
         (_row(), ADDRESS.replace("https", "http")),
     ],
 )
