@@ -105,7 +105,7 @@ def attempt_problems(attempt: Attempt, baseline: Mapping[str, Any], task: Task |
     if problems:
         return problems
     model = Hyperparameters.model_validate(merged)
-    idle = [key for key in attempt.overrides if key != "options" and key not in model.effective()]
+    idle = [key for key in attempt.overrides if key != "options" and key not in model.used()]
     clause = f" has no effect with model: {model.model}: take it out, or choose a model that uses it."
     return [Problem((key,), clause) for key in idle]
 

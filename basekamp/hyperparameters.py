@@ -1,5 +1,6 @@
 """Every setting of one training, and how an attempt overrides the baseline's."""
 
+import json
 import keyword
 import math
 from collections.abc import Mapping
@@ -21,14 +22,20 @@ from basekamp.validation import (
 )
 
 LONGEST_OWN_MODEL = 80
-MODELS = ("majority", "mean", "linear", "mlp", "cnn")
+MODELS = ("majority", "mean", "linear", "mlp", "cnn", "resnet", "tabular", "boosting")
+RESNET_LAYERS = (9, 18)
 
 Option = int | float | bool | str
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Switch = Annotated[bool, Field(strict=True)]
 
-_CONSTANT_MODELS = ("majority", "mean")
+CONSTANT_MODELS = ("majority", "mean")
+IMAGE_FIELDS = ("flip", "crop", "cutout")
 _LAYER_FIELDS = ("n_layers", "width", "act", "dropout")
+_BOOSTING_FIELDS = ("n_trees", "n_leaves", "shrinkage")
+_EXTRA_FIELDS = ("warmup", "label_smoothing", "clip_norm", "ema", *IMAGE_FIELDS, "precision")
+"""Settings that a training does without unless they are asked for: a record tells them only where they are on."""
 _ANY_OWN_MODEL = "package.module:callable"
 
 
@@ -48,7 +55,12 @@ class Hyperparameters(BaseModel):
     batch_size: Whole = Field(default=128, ge=1, le=1 << 24, description="a whole number from 1 to 16777216")
     lr: Number = Field(default=1e-3, gt=0, description="a number above 0")
     weight_decay: Number = Field(default=1e-4, ge=0, description="a number of 0 or more")
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="cosine or constant")
+    schedule: Literal["cosine", "constant", "one_cycle"] = Field(
+        default="cosine", description="cosine, constant or one_cycle"
+    )
+    warmup: Number = Field(
+        default=0.0, ge=0, lt=1, description="a number from 0 to below 1: the share of steps in which lr rises from 0"
+    )
     patience: Whole = Field(
         default=5,
         ge=0,
@@ -56,6 +68,29 @@ class Hyperparameters(BaseModel):
         description="a whole number from 0 to 100000: the epochs without a better validation value before "
         "stopping, 0 for never",
     )
+    label_smoothing: Number = Field(default=0.0, ge=0, lt=1, description="a number from 0 to below 1")
+    clip_norm: Number = Field(
+        default=0.0, ge=0, description="a number of 0 or more: the longest gradient that is allowed, 0 for any"
+    )
+    ema: Number = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="a number from 0 to below 1, such as 0.999: how slowly the averaged weights follow, 0 for none",
+    )
+    flip: Switch = Field(default=False, description="true or false: whether images are mirrored at random")
+    crop: Whole = Field(
+        default=0, ge=0, le=256, description="a whole number from 0 to 256: the pixels that images are moved at most"
+    )
+    cutout: Whole = Field(
+        default=0, ge=0, le=4096, description="a whole number from 0 to 4096: the side of a square that is blanked"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto (bfloat16 on a GPU, else float32), float32 or bfloat16"
+    )
+    n_trees: Whole = Field(default=300, ge=1, le=100_000, description="a whole number from 1 to 100000")
+    n_leaves: Whole = Field(default=31, ge=2, le=4096, description="a whole number from 2 to 4096")
+    shrinkage: Number = Field(default=0.1, gt=0, le=1, description="a number above 0 and at most 1")
     options: dict[str, Option] = Field(
         default={}, description="a mapping of keywords for a model of your own, such as {depth: 3}"
     )
@@ -92,6 +127,13 @@ class Hyperparameters(BaseModel):
         return options
 
     @model_validator(mode="after")
+    def _resnet_has_known_layers(self) -> Self:
+        if self.model == "resnet" and self.n_layers not in RESNET_LAYERS:
+            clause = f"={self.n_layers} is not allowed with model: resnet: use 9 or 18."
+            raise_together([Problem(("n_layers",), clause)])
+        return self
+
+    @model_validator(mode="after")
     def _options_have_a_reader(self) -> Self:
         if self.options and not is_own_model(self.model):
             clause = f" has no effect with model: {self.model}: use it with model: package.module:callable."
@@ -110,13 +152,40 @@ class Hyperparameters(BaseModel):
         except ValidationError as error:
             raise InputError("\n".join(p.sentence() for p in problems_of(error, cls))) from error
 
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
+        """Return the hyperparameters among the arguments of a component, where `options` is a JSON object.
+
+        Settings in `overrides`, a JSON object too, are laid over them.
+
+        Raises:
+            InputError: one line for each value that is not allowed, or what is no JSON object.
+        """
+        own = {key: value for key, value in arguments.items() if key in cls.model_fields}
+        own["options"] = _json_object("options", own.get("options", "{}"))
+        return cls.from_mapping(override(own, _json_object("overrides", arguments.get("overrides", "{}"))))
+
+    def used(self) -> tuple[str, ...]:
+        """Return the names of the settings that this model reads, in declared order; own options are not among them."""
+        if self.model in CONSTANT_MODELS:
+            return ("model",)
+        if self.model == "boosting":
+            return ("model", *_BOOSTING_FIELDS)
+        has_layers = self.model != "linear" and not is_own_model(self.model)
+        unused = {"options", *_BOOSTING_FIELDS, *(() if has_layers else _LAYER_FIELDS)}
+        return tuple(name for name in type(self).model_fields if name not in unused)
+
     def effective(self) -> dict[str, Option]:
-        """Return what matters for this model, in declared order, `model` first and own options last."""
-        if self.model in _CONSTANT_MODELS:
-            return {"model": self.model}
-        left_out = {"options"} if self.model in ("mlp", "cnn") else {"options", *_LAYER_FIELDS}
-        fields: dict[str, Option] = self.model_dump(exclude=left_out)
-        return {**fields, **self.options}
+        """Return what matters for this model, in declared order, `model` first and own options last.
+
+        Settings that are off unless asked for are left out while they are off.
+        """
+        fields = type(self).model_fields
+        told: dict[str, Option] = self.model_dump(include=set(self.used()))
+        return {
+            **{key: value for key, value in told.items() if key not in _EXTRA_FIELDS or value != fields[key].default},
+            **self.options,
+        }
 
 
 def is_own_model(model: str) -> bool:
@@ -154,6 +223,16 @@ def override_problems(values: Mapping[str, Any], *, other_keys: tuple[str, ...] 
     except ValidationError as error:
         return unknown + problems_of(error, Hyperparameters)
     return unknown
+
+
+def _json_object(name: str, text: str) -> dict[str, Any]:
+    try:
+        read = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{name}={text:.60} is no JSON ({error}): use an object such as {{}}.") from error
+    if not isinstance(read, dict):
+        raise InputError(f"{name}={text:.60} is no JSON object: use one such as {{}}.")
+    return read
 
 
 def _option_clause(key: object, value: object) -> str:

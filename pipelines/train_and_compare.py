@@ -2,6 +2,7 @@
 
 from kfp import dsl, kubernetes
 
+from basekamp.hyperparameters import Hyperparameters
 from components.compare_models import compare_models
 from components.evaluate_model import evaluate_model
 from components.prepare_data import prepare_data
@@ -35,7 +36,18 @@ def train_and_compare(
     lr: float = 0.001,
     weight_decay: float = 0.0001,
     schedule: str = "cosine",
+    warmup: float = 0.0,
     patience: int = 5,
+    label_smoothing: float = 0.0,
+    clip_norm: float = 0.0,
+    ema: float = 0.0,
+    flip: bool = False,
+    crop: int = 0,
+    cutout: int = 0,
+    precision: str = "auto",
+    n_trees: int = 300,
+    n_leaves: int = 31,
+    shrinkage: float = 0.1,
     options: str = "{}",
     task: str = "auto",
     drop: list[str] = [],  # noqa: B006 - kfp reads the default from the signature
@@ -68,8 +80,8 @@ def train_and_compare(
         hypothesis: Why the attempt should be better.
         expect: Smallest gain that matters, in the metric's unit.
         seeds: How many replicates to train.
-        model: majority, mean, linear, mlp, cnn, or package.module:callable.
-        n_layers: Hidden layers of mlp, convolutions of cnn.
+        model: majority, mean, linear, mlp, cnn, resnet, tabular, boosting, or package.module:callable.
+        n_layers: Hidden layers of mlp and tabular, convolutions of cnn, 9 or 18 of resnet.
         width: Units of a hidden layer, channels of a convolution.
         act: relu, leaky_relu, gelu, silu or tanh.
         dropout: Share of units dropped while training, from 0 to below 1.
@@ -77,8 +89,19 @@ def train_and_compare(
         batch_size: Rows of one step.
         lr: Highest learning rate of AdamW.
         weight_decay: Weight decay of AdamW.
-        schedule: cosine or constant.
+        schedule: cosine, constant or one_cycle.
+        warmup: Share of the steps in which lr rises from 0; 0.3 of a one_cycle that is given 0.
         patience: Epochs without a better validation value before stopping; 0 for never.
+        label_smoothing: Share of each target that is spread over all classes.
+        clip_norm: Longest gradient that is allowed; 0 for any.
+        ema: How slowly averaged weights follow, such as 0.999; 0 for no averaging.
+        flip: Whether images are mirrored at random.
+        crop: Pixels that images are moved at most, at random.
+        cutout: Side of a square that is blanked in each image; 0 for none.
+        precision: auto (bfloat16 on a GPU, else float32), float32 or bfloat16.
+        n_trees: Most trees of boosting.
+        n_leaves: Most leaves of a tree of boosting.
+        shrinkage: What each tree of boosting counts.
         options: Keywords for a model of your own, as a JSON object.
         task: auto, classification or regression.
         drop: Columns to leave out, such as known leaks.
@@ -99,6 +122,7 @@ def train_and_compare(
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
     """
+    given = dict(locals())
     prepared = prepare_data(
         source=source,
         target=target,
@@ -115,18 +139,7 @@ def train_and_compare(
         dataset=prepared.outputs["dataset"],
         metric=metric,
         seeds=seeds,
-        model=model,
-        n_layers=n_layers,
-        width=width,
-        act=act,
-        dropout=dropout,
-        n_epochs=n_epochs,
-        batch_size=batch_size,
-        lr=lr,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        patience=patience,
-        options=options,
+        **{name: given[name] for name in Hyperparameters.model_fields},
         gpus=gpus,
         nodes=nodes,
         node_gpus=node_gpus,

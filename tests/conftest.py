@@ -2,13 +2,18 @@
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from minio import Minio
 
+from basekamp.data.prepare import prepare_data
+from basekamp.experiment import DataSettings
 from tests.s3_server import Server
 from tests.s3_server import s3_server as start_s3_server
+from tests.trainer import Trainer, start_trainer
 
 S3_VARIABLES = (
     "BASEKAMP_S3_ENDPOINT",
@@ -55,3 +60,40 @@ def s3_env(s3_server: Server, s3_client: Minio, monkeypatch: pytest.MonkeyPatch,
     bucket = f"test-{secrets.token_hex(6)}"
     s3_client.make_bucket(bucket)
     yield f"s3://{bucket}"
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,797 prepared images of handwritten digits."""
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    prepare_data(DataSettings(source="sklearn:digits", target="digit"), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """400 rows of two numbers and a colour, with a class and a number that depend on them."""
+    folder, rng = tmp_path_factory.mktemp("tables"), np.random.default_rng(3)
+    a, b, color = rng.normal(size=400), rng.normal(size=400), rng.integers(4, size=400)
+    price = 5000 + 300 * a - 120 * b + 200 * color + rng.normal(scale=10, size=400)
+    kind = np.where(a + 0.5 * color + rng.normal(scale=0.3, size=400) > 0.8, "yes", "no")
+    lines = [f"{a[i]},{b[i]},{'rgbw'[color[i]]},{price[i]},{kind[i]}" for i in range(400)]
+    (folder / "sales.csv").write_text("\n".join(["a,b,color,price,kind", *lines]))
+    for target, other in (("price", "kind"), ("kind", "price")):
+        settings = DataSettings(source=str(folder / "sales.csv"), target=target, drop=(other,))
+        prepare_data(settings, folder / target)
+    return {"regression": folder / "price", "classification": folder / "kind"}
+
+
+@pytest.fixture(scope="session")
+def trainer() -> Iterator[Trainer]:
+    with start_trainer() as started:
+        yield started
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The work folder of this test alone; progress goes to the log."""
+    monkeypatch.setenv("BASEKAMP_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("BASEKAMP_PROGRESS", raising=False)
+    return tmp_path / "home"

@@ -69,7 +69,7 @@ def defaults(function):
 def test_train_model_defaults_equal_the_librarys():
     ours = defaults(train_model.python_func)
     theirs = {name: field.default for name, field in Hyperparameters.model_fields.items()}
-    assert ours.pop("options") == "{}" and theirs.pop("options") == {}
+    assert ours.pop("options") == ours.pop("overrides") == "{}" and theirs.pop("options") == {}
     assert ours.pop("code_version") == ""
     in_library = defaults(train_on_nodes)
     assert {name: ours.pop(name) for name in in_library} == in_library

@@ -91,8 +91,8 @@ def test_two_processes_give_the_weights_of_one(digits, tmp_path, capfd):
     assert_same_training(digits, tmp_path, processes=2, **settings)
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 2
-    assert lines[0] == lines[1]
-    assert lines[0].startswith("6/6 epochs, seed 1, accuracy 0.")
+    assert lines[0].startswith("6/6 epochs, seeds 0 to 1, accuracy 0.")
+    assert lines[1].startswith("6/6 epochs, seed 1, accuracy 0.")
 
 
 def test_last_batch_with_fewer_rows_than_processes_and_early_stop_are_those_of_one(prices, tmp_path):
@@ -137,7 +137,7 @@ def after_checkpoint(home: Path, act: Callable[[], object]) -> threading.Thread:
     """Do something to a training once it has written a checkpoint."""
 
     def watch() -> None:
-        wait_until(lambda: list(home.glob("checkpoints/*.pt")))
+        wait_until(lambda: list(home.glob("checkpoints/*/*.pt")))
         act()
 
     thread = threading.Thread(target=watch)
@@ -158,7 +158,7 @@ def test_killed_rank_ends_the_training_in_one_sentence_and_the_next_goes_on(digi
     assert not (tmp_path / "killed").exists()
     capfd.readouterr()
     train(digits, tmp_path / "killed", **settings)
-    assert "Resuming from a checkpoint: 0 of 1 seeds are trained, seed 0 goes on after" in capfd.readouterr().out
+    assert "Resuming from a checkpoint: 0 of 1 seeds are trained, seed 0 at " in capfd.readouterr().out
     train(digits, tmp_path / "whole", **settings)
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
 
@@ -174,10 +174,10 @@ def test_sigterm_saves_and_exits_with_143(digits, tmp_path, home):
     environment = {**os.environ, "BASEKAMP_PROGRESS": str(told)}
     with subprocess.Popen([sys.executable, "-c", script, digits, tmp_path / "model"], env=environment) as process:
         wait_until(told.exists)
-        assert list(home.glob("checkpoints/*.pt")) == []
+        assert list(home.glob("checkpoints/*/*.pt")) == []
         process.terminate()
         assert process.wait(PATIENCE_SECONDS) == 143
-    assert len(list(home.glob("checkpoints/*.pt"))) == 1
+    assert len(list(home.glob("checkpoints/*/*.pt"))) == 1
     assert not (tmp_path / "model").exists()
 
 
@@ -191,7 +191,7 @@ def test_killed_launcher_leaves_no_process_behind(digits, tmp_path, home):
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", script, digits, tmp_path / "model"], env=environment) as process:
-        wait_until(lambda: list(home.glob("checkpoints/*.pt")))
+        wait_until(lambda: list(home.glob("checkpoints/*/*.pt")))
         orphans = descendants(process.pid)
         assert len(orphans) == 3
         process.kill()

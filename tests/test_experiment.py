@@ -167,14 +167,14 @@ REFUSALS = [
     ("baseline: {lr: }", "baseline.lr is empty: use a number above 0, or leave the key out."),
     ("baseline: {lr: [1]}", "baseline.lr=a list is not allowed: use a number above 0."),
     ("baseline: {weight_decay: -1}", "baseline.weight_decay=-1 is not allowed: use a number of 0 or more."),
-    ("baseline: {schedule: step}", "baseline.schedule='step' is not allowed: use cosine or constant."),
+    ("baseline: {schedule: step}", "baseline.schedule='step' is not allowed: use cosine, constant or one_cycle."),
     (
         "baseline: {patience: -1}",
         "baseline.patience=-1 is not allowed: use a whole number from 0 to 100000: ",
     ),
     (
         "baseline: {model: mpl}",
-        "baseline.model='mpl' is not allowed: use majority, mean, linear, mlp or cnn, or "
+        "baseline.model='mpl' is not allowed: use majority, mean, linear, mlp, cnn, resnet, tabular or boosting, or "
         "package.module:callable for your own (did you mean mlp?).",
     ),
     (

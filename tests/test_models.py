@@ -15,6 +15,7 @@ from basekamp.errors import InputError
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import build_model, count_multiplications, count_parameters
 from basekamp.models.inputs import MixedColumns, NormalizedImage, OneHotColumns
+from basekamp.models.layers import SeededDropout
 from basekamp.models.networks import ACTIVATIONS
 
 COMMON = {"fingerprint": "f", "target": "t", "rows": {}, "floor": {}, "cleaning": Cleaning()}
@@ -134,7 +135,7 @@ def test_every_activation_and_dropout_reach_the_network(act):
     for schema, name in ((table_schema(3), "mlp"), (image_schema(1, 4, 4), "cnn")):
         layers = list(build(schema, model=name, act=act, dropout=0.25, width=4).modules())
         assert any(type(layer) is ACTIVATIONS[act] for layer in layers)
-        assert any(isinstance(layer, nn.Dropout) and layer.p == 0.25 for layer in layers)
+        assert any(isinstance(layer, SeededDropout) and layer.p == 0.25 for layer in layers)
 
 
 def test_a_convolution_counts_at_every_pixel():

@@ -26,6 +26,9 @@ class Job:
     metric: str = "accuracy"
     seeds: int = 2
     checkpoint_seconds: float = 0.0
+    store: str = ""
+    pauses_in: str = ""
+    """A phase in which the process once leaves a file `paused` and waits half a second; see `_pause_in`."""
 
     @property
     def model(self) -> Path:
@@ -33,7 +36,8 @@ class Job:
 
     @property
     def checkpoints(self) -> list[Path]:
-        return sorted((self.folder / "home" / "checkpoints").glob("*.pt"))
+        """Oldest first."""
+        return sorted((self.folder / "home" / "checkpoints").glob("*/*.pt"), key=lambda path: path.name)
 
     @property
     def log(self) -> str:
@@ -49,7 +53,8 @@ class Trainer:
 
     def start(self, job: Job) -> None:
         job.folder.mkdir(parents=True, exist_ok=True)
-        told = {**vars(job), "dataset": str(job.dataset), "folder": str(job.folder)}
+        of_store = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "BASEKAMP_S3"))}
+        told = {**vars(job), "dataset": str(job.dataset), "folder": str(job.folder), "environment": of_store}
         self.server.stdin.write(json.dumps(told) + "\n")
         self.server.stdin.flush()
         self.pid = int(self.server.stdout.readline())
@@ -92,13 +97,9 @@ def start_trainer() -> Iterator[Trainer]:
         server.stdin.close()
 
 
-def _version(job: Job) -> tuple[int, int]:
+def _version(job: Job) -> str:
     """What differs from one checkpoint to the next."""
-    try:
-        (path,) = job.checkpoints
-        return path.stat().st_ino, path.stat().st_mtime_ns
-    except (FileNotFoundError, ValueError):
-        return 0, 0
+    return max((path.name for path in job.checkpoints), default="")
 
 
 def _serve() -> None:
@@ -124,10 +125,38 @@ def _train(job: dict[str, Any]) -> None:
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ["BASEKAMP_HOME"] = str(folder / "home")
+    os.environ |= {"BASEKAMP_HOME": str(folder / "home"), **job["environment"]}
+    if job["pauses_in"]:
+        _pause_in(job["pauses_in"], folder / "paused")
     settings = Hyperparameters.from_mapping(job["settings"])
-    wanted = {key: job[key] for key in ("metric", "seeds", "checkpoint_seconds")}
+    wanted = {key: job[key] for key in ("metric", "seeds", "checkpoint_seconds", "store")}
     train_model(Path(job["dataset"]), folder / "model", settings, **wanted)
+
+
+def _pause_in(phase: str, told: Path) -> None:
+    """Let one call of the function that a phase consists of, chosen at random, take half a second longer."""
+    import random
+
+    from basekamp.training import checkpoint, loop, train
+
+    place, name, most = {
+        "preparation": (train, "load_training_data", 1),
+        "step": (loop.StackLoop, "_backward", 40),
+        "evaluation": (loop, "predict", 5),
+        "upload": (checkpoint.Checkpoints, "upload", 2),
+        "writing": (train, "_write", 1),
+    }[phase]
+    act, calls = getattr(place, name), random.Random().randint(1, most)
+
+    def paused(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls -= 1
+        if calls == 0:
+            told.touch()
+            time.sleep(0.5)
+        return act(*arguments, **named)
+
+    setattr(place, name, paused)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ def train_on_nodes(
     *,
     metric: str,
     seeds: int = 3,
+    first_seed: int = 0,
     gpus: str = "0",
     nodes: str = "1",
     node_gpus: str = "0",
@@ -61,7 +62,8 @@ def train_on_nodes(
     if _count("nodes", nodes, least=1) == 1:
         from basekamp.training.train import train_model
 
-        return train_model(dataset, directory, hyperparameters, metric=metric, seeds=seeds, gpus=gpus)
+        how: dict[str, Any] = {"metric": metric, "seeds": seeds, "first_seed": first_seed}
+        return train_model(dataset, directory, hyperparameters, gpus=gpus, store=store, **how)
     job = Job(
         dataset=dataset,
         directory=directory,
@@ -69,6 +71,8 @@ def train_on_nodes(
         metric=metric,
         seeds=seeds,
         gpus=node_gpus,
+        store=store,
+        first_seed=first_seed,
     )
     return run_train_job(job, nodes=nodes, gpu_type=gpu_type, store=store)
 

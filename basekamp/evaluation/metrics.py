@@ -2,9 +2,11 @@
 
 Shapes: n rows, k classes. Classification: targets int64 [n], outputs float32 [n, k] probabilities.
 Regression: targets float32 [n], outputs float32 [n] in the target's own unit.
+`metric_values` takes outputs of K networks, with a leading dimension K.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +22,22 @@ def metric_value(name: str, targets: Array, outputs: Array) -> float:
     return float(_METRICS["loss_squared" if name == "loss" and outputs.ndim == 1 else name](targets, outputs))
 
 
+def metric_values(name: str, targets: Array, outputs: Array) -> NDArray[np.float64]:
+    """Compute one metric of each of K networks [K]; the usual ones for all networks at once."""
+    together = _TOGETHER.get("loss_squared" if name == "loss" and outputs.ndim == 2 else name)
+    if together is not None:
+        return np.asarray(together(targets, outputs), dtype=np.float64)
+    return np.array([metric_value(name, targets, one) for one in outputs])
+
+
 def all_metrics(targets: Array, outputs: Array) -> dict[str, float]:
     """Compute every metric that fits the task, told by the outputs' shape."""
     names = CLASSIFICATION_METRICS if outputs.ndim == 2 else REGRESSION_METRICS
     return {name: metric_value(name, targets, outputs) for name in names}
 
 
-def _accuracy(targets: Array, outputs: Array) -> float:
-    return float(np.mean(outputs.argmax(axis=1) == targets))
+def _accuracy(targets: Array, outputs: Array) -> Any:
+    return np.mean(outputs.argmax(axis=-1) == targets, axis=-1)
 
 
 def _balanced_accuracy(targets: Array, outputs: Array) -> float:
@@ -69,34 +79,37 @@ def _area(scores: Array, is_positive: NDArray[np.bool_]) -> float:
     return float(np.mean(below)) / 2 / len(negative)
 
 
-def _cross_entropy(targets: Array, outputs: Array) -> float:
+def _cross_entropy(targets: Array, outputs: Array) -> Any:
     """Mean negative log-likelihood, in nats; a probability counts as no less than 1e-7."""
-    likelihood = outputs[np.arange(len(targets)), targets.astype(np.int64)]
-    return float(-np.mean(np.log(np.clip(likelihood.astype(np.float64), SMALLEST_PROBABILITY, 1.0))))
+    likelihood = outputs[..., np.arange(len(targets)), targets.astype(np.int64)]
+    return -np.mean(np.log(np.clip(likelihood.astype(np.float64), SMALLEST_PROBABILITY, 1.0)), axis=-1)
 
 
 def _errors(targets: Array, outputs: Array) -> NDArray[np.float64]:
     return outputs.astype(np.float64) - targets.astype(np.float64)
 
 
-def _mean_squared_error(targets: Array, outputs: Array) -> float:
-    return float(np.mean(_errors(targets, outputs) ** 2))
+def _mean_squared_error(targets: Array, outputs: Array) -> Any:
+    return np.mean(_errors(targets, outputs) ** 2, axis=-1)
 
 
-def _r2(targets: Array, outputs: Array) -> float:
+def _r2(targets: Array, outputs: Array) -> Any:
     """1 - residual variance over the targets' variance; 0 for the mean itself and for a constant target."""
     variance = float(np.var(targets.astype(np.float64)))
     return 1.0 - _mean_squared_error(targets, outputs) / variance if variance else 0.0
 
 
-_METRICS: dict[str, Callable[[Array, Array], float]] = {
+_TOGETHER: dict[str, Callable[[Array, Array], Any]] = {
     "accuracy": _accuracy,
-    "balanced_accuracy": _balanced_accuracy,
-    "f1": _f1,
-    "auc": _auc,
     "loss": _cross_entropy,
     "loss_squared": _mean_squared_error,
     "rmse": lambda targets, outputs: _mean_squared_error(targets, outputs) ** 0.5,
-    "mae": lambda targets, outputs: float(np.mean(np.abs(_errors(targets, outputs)))),
+    "mae": lambda targets, outputs: np.mean(np.abs(_errors(targets, outputs)), axis=-1),
     "r2": _r2,
+}
+_METRICS: dict[str, Callable[[Array, Array], Any]] = {
+    **_TOGETHER,
+    "balanced_accuracy": _balanced_accuracy,
+    "f1": _f1,
+    "auc": _auc,
 }

@@ -19,7 +19,8 @@ from basekamp.data.dataset import Schema
 from basekamp.errors import InputError
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.inputs import FlatPixels, MixedColumns, NormalizedImage, OneHotColumns
-from basekamp.models.networks import Constant, ConvNet, Perceptron
+from basekamp.models.layers import seed_dropouts
+from basekamp.models.networks import Constant, ConvNet, Perceptron, ResNet
 
 
 def n_outputs(schema: Schema) -> int:
@@ -37,8 +38,8 @@ def build_model(hyperparameters: Hyperparameters, schema: Schema, *, prior: Tens
         return _constant(name, schema, prior)
     if name in ("linear", "mlp"):
         return _perceptron(hyperparameters, schema)
-    if name == "cnn":
-        return _convnet(hyperparameters, schema)
+    if name in ("cnn", "resnet"):
+        return _image_network(hyperparameters, schema)
     return _own(hyperparameters, schema)
 
 
@@ -83,20 +84,14 @@ def _perceptron(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
     )
 
 
-def _convnet(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
+def _image_network(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
+    name = hyperparameters.model
     if schema.kind != "image":
-        raise InputError(f"model: cnn needs images, and {schema.source} holds a table: use model: mlp.")
-    return nn.Sequential(
-        NormalizedImage(schema),
-        ConvNet(
-            schema.input_shape,
-            n_outputs(schema),
-            n_layers=hyperparameters.n_layers,
-            width=hyperparameters.width,
-            act=hyperparameters.act,
-            dropout=hyperparameters.dropout,
-        ),
-    )
+        raise InputError(f"model: {name} needs images, and {schema.source} holds a table: use model: mlp.")
+    settings: dict[str, Any] = hyperparameters.model_dump(include={"n_layers", "width", "act", "dropout"})
+    if name == "cnn":
+        return nn.Sequential(NormalizedImage(schema), ConvNet(schema.input_shape, n_outputs(schema), **settings))
+    return nn.Sequential(NormalizedImage(schema), ResNet(schema.input_shape[0], n_outputs(schema), **settings))
 
 
 def _own(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
@@ -114,6 +109,7 @@ def _own(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
         ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"model: {hyperparameters.model} returned {type(network).__name__}: return a torch.nn.Module.")
+    seed_dropouts(network)
     return nn.Sequential(front, network)
 
 

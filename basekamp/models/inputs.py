@@ -1,6 +1,7 @@
 """The first step of every network: from the data set's stored form to what layers can multiply.
 
-Shapes: n rows, d columns, c channels, h x w pixels.
+Shapes: n rows, d columns, c channels, h x w pixels. `FlatPixels` and `MixedColumns` also take the numbers of K
+stacked networks, and then x that is shared, as here, or has a leading dimension K; they give [K, n, width].
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from basekamp.data.dataset import Schema
+from basekamp.models.layers import Linear
 
 
 class NormalizedImage(nn.Module):
@@ -25,7 +27,7 @@ class NormalizedImage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise one batch of raw pixels."""
-        return (x.float() - self.mean) / self.std
+        return (x - self.mean) / self.std
 
 
 class FlatPixels(nn.Module):
@@ -35,11 +37,11 @@ class FlatPixels(nn.Module):
         super().__init__()
         channels, height, columns = schema.input_shape
         self.normalize = NormalizedImage(schema)
-        self.linear = nn.Linear(channels * height * columns, width)
+        self.linear = Linear(channels * height * columns, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix all pixels of each image."""
-        out: Tensor = self.linear(self.normalize(x).flatten(1))
+        out: Tensor = self.linear(self.normalize(x).flatten(-3))
         return out
 
 
@@ -54,7 +56,7 @@ class MixedColumns(nn.Module):
         super().__init__()
         self.n_numeric = n_numeric
         self.bias = nn.Parameter(torch.zeros(width))
-        self.numbers = nn.Linear(n_numeric, width, bias=False) if n_numeric else None
+        self.numbers = Linear(n_numeric, width, bias=False) if n_numeric else None
         self.categories = nn.EmbeddingBag(sum(cardinalities), width, mode="sum") if cardinalities else None
         self.offsets: Tensor
         self.register_buffer("offsets", _offsets(cardinalities), persistent=False)
@@ -65,12 +67,23 @@ class MixedColumns(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the columns of each row."""
-        out = self.bias.expand(len(x), -1)
+        out = self.bias.unsqueeze(-2)
         if self.numbers is not None:
-            out = out + self.numbers(x[:, : self.n_numeric])
+            out = out + self.numbers(x[..., : self.n_numeric])
         if self.categories is not None:
-            out = out + self.categories(x[:, self.n_numeric :].long() + self.offsets)
-        return out
+            out = out + self._summed_categories(x[..., self.n_numeric :].long() + self.offsets)
+        return out.expand(*out.shape[:-2], x.shape[-2], -1)
+
+    def _summed_categories(self, codes: Tensor) -> Tensor:
+        """Sum the weight rows of each row's categories; K stacked tables are read as one of K times the length."""
+        assert self.categories is not None
+        weight = self.categories.weight
+        if weight.dim() == 2:
+            return functional.embedding_bag(codes, weight, mode="sum")
+        size, length, width = weight.shape
+        codes = codes + torch.arange(size, device=codes.device).view(-1, 1, 1) * length
+        summed = functional.embedding_bag(codes.flatten(0, 1), weight.view(size * length, width), mode="sum")
+        return summed.view(size, -1, width)
 
 
 class OneHotColumns(nn.Module):

@@ -1,134 +1,116 @@
-"""Checkpoints that a kill cannot break: written whole or not at all, and checked when read."""
+"""Checkpoints that a kill cannot break: written whole or not at all, checked when read, the newest two kept.
+
+<work folder>/checkpoints/<key>/<number>.pt     SHA-256 of the rest, then tensors and plain values
+<store>/.checkpoints/<key>/<number>.pt          the same, where a store is given, for a pod on another node
+"""
 
 import hashlib
 import io
-import sys
-import time
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from basekamp.errors import InputError
-from basekamp.training.files import remove_leftovers, replace_file
-from basekamp.training.loop import ReplicateLoop, State
-from basekamp.training.results import Replicate
-from basekamp.training.termination import EXIT_STATUS, on_sigterm
+from basekamp.errors import StoreError
+from basekamp.storage import Store
+from basekamp.training.files import replace_file
+from basekamp.work import work_directory
 
-DIGEST_BYTES = 32
+KEPT = 2
+_DIGEST_BYTES = 32
 
-
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace `path` by tensors and plain values; their SHA-256 comes first."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    replace_file(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
+State = dict[str, Any]
 
 
-def read_checkpoint(path: Path, *, device: torch.device) -> dict[str, Any] | None:
-    """Read a checkpoint, or None when there is none or it is unusable (then the training starts afresh).
+class Checkpoints:
+    """The checkpoints of one training: the same `key` finds them again, in whichever process or pod.
 
-    A damaged one is kept beside its place under the extension `.damaged`.
-    """
-    try:
-        data = memoryview(path.read_bytes())
-        if hashlib.sha256(data[DIGEST_BYTES:]).digest() != data[:DIGEST_BYTES]:
-            aside = path.with_suffix(".damaged")
-            path.replace(aside)
-            print(f"The checkpoint is damaged and set aside as {aside}: the training starts afresh.", flush=True)
-            return None
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        print(f"The checkpoint {path} cannot be read ({error.strerror}): the training starts afresh.", flush=True)
-        return None
-    state: dict[str, Any] = torch.load(io.BytesIO(data[DIGEST_BYTES:]), map_location=device, weights_only=True)
-    return state
-
-
-class Saver:
-    """Keeps finished replicates and the running one in one checkpoint file, written every few seconds at most.
-
-    A checkpoint that cannot be written is told once and does not stop the training.
+    home: the work folder; by default the process's own.
     """
 
-    def __init__(self, path: Path, device: torch.device, *, seeds: int, every_seconds: float) -> None:
-        self.path, self.every_seconds, self.saved_at = path, every_seconds, time.monotonic()
-        self.finished: list[tuple[State, Replicate]] = []
-        self.running: State | None = None
-        self.loop: ReplicateLoop | None = None
-        self.stop = self.told = False
-        state = self._read(device)
-        if state is not None:
-            self.finished = [(weights, Replicate.model_validate(told)) for weights, told in state["finished"]]
-            self.running = state["running"]
-            print(f"Resuming from a checkpoint: {self._told_state(seeds)}.", flush=True)
+    def __init__(self, key: str, store: Store | None = None, *, home: Path | None = None) -> None:
+        self.folder = (home or work_directory()) / "checkpoints" / key
+        self.store, self.prefix = store, f".checkpoints/{key}/"
+        self.number = 0
 
-    def attach(self, loop: ReplicateLoop) -> None:
-        """Watch over this loop from now on, and bring it to where the checkpoint was taken."""
-        self.loop = loop
-        if self.running is None:
+    def read(self, device: torch.device) -> State | None:
+        """Read the newest one that is whole; None when there is none, and the training starts afresh.
+
+        A damaged one is told, kept beside the others under the extension `.damaged`, and the one before it is used.
+        Raises StoreError when the store cannot be listed.
+        """
+        self._sweep()
+        here, there = self._local_numbers(), self._stored_numbers()
+        self.number = max([*here, *there], default=0)
+        for number in sorted({*here, *there}, reverse=True):
+            try:
+                return self._loaded(number, device, is_here=number in here)
+            except (OSError, ValueError, StoreError) as error:
+                path = self._path(number)
+                if number in here and path.is_file():
+                    path = path.replace(path.with_suffix(".damaged"))
+                print(f"The checkpoint {path} cannot be used ({error}): the one before it is tried.", flush=True)
+        return None
+
+    def write(self, state: State) -> Path:
+        """Write the next one on this disk, then remove those before the last two. Raises OSError."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.number += 1
+        path = self._path(self.number)
+        replace_file(path, hashlib.sha256(buffer.getbuffer()).digest(), buffer.getbuffer())
+        for number in self._local_numbers()[:-KEPT]:
+            self._path(number).unlink(missing_ok=True)
+        return path
+
+    def upload(self, path: Path) -> None:
+        """Bring one that was written to the store, then remove those before the last two. Raises StoreError."""
+        if self.store is None:
             return
-        try:
-            loop.load_state(self.running)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"the checkpoint {self.path} does not fit the model any more: remove it and train again."
-            ) from error
-        self.running = None
-
-    def after_step(self) -> None:
-        """Save when it is time; on SIGTERM save and exit with 143."""
-        if self.stop:
-            self.save()
-            sys.exit(EXIT_STATUS)
-        if time.monotonic() - self.saved_at >= self.every_seconds:
-            self.save()
-
-    def finish(self, weights: State, replicate: Replicate) -> None:
-        """Keep what the loop came to."""
-        if replicate.ended == "diverged":
-            lost = f"Seed {replicate.seed} diverged in epoch {replicate.n_epochs}"
-            print(f"{lost}: the weights of epoch {replicate.best_epoch} are kept.", flush=True)
-        self.finished.append((weights, replicate))
-        self.loop = None
-        self.save()
-
-    def save(self) -> None:
-        """Write the checkpoint."""
-        finished = [(weights, replicate.model_dump()) for weights, replicate in self.finished]
-        running = self.loop.state() if self.loop else None
-        try:
-            write_checkpoint(self.path, {"finished": finished, "running": running})
-        except OSError as error:
-            if not self.told:
-                lost = f"The checkpoint {self.path} cannot be written ({error.strerror})"
-                print(f"{lost}: the training goes on, and a kill would lose it.", flush=True)
-            self.told = True
-        self.saved_at = time.monotonic()
+        self.store.put(f"{self.prefix}{path.name}", path)
+        for number in self._stored_numbers()[:-KEPT]:
+            self._delete_stored(number)
 
     def remove(self) -> None:
-        """Remove the checkpoint, once the results are written."""
-        if not self.told:
-            self.path.unlink(missing_ok=True)
-            remove_leftovers(self.path)
+        """Remove all of them, once the results are written. Raises OSError, StoreError."""
+        for number in self._local_numbers():
+            self._path(number).unlink(missing_ok=True)
+        self._sweep()
+        with suppress(OSError):  # a damaged one stays there
+            self.folder.rmdir()
+        for number in self._stored_numbers():
+            self._delete_stored(number)
 
-    def stopping_on_sigterm(self) -> AbstractContextManager[None]:
-        """Let SIGTERM end the training after the step that runs; only the main thread can."""
+    def _loaded(self, number: int, device: torch.device, *, is_here: bool) -> State:
+        """Raises OSError, StoreError, or ValueError for one that is damaged."""
+        path = self._path(number)
+        data = memoryview(path.read_bytes() if is_here or self.store is None else self.store.get(self._key(number)))
+        if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
+            raise ValueError("it is damaged")
+        state: State = torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location=device, weights_only=True)
+        return state
 
-        def ask_to_stop() -> None:
-            self.stop = True
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.pt"
 
-        return on_sigterm(ask_to_stop)
+    def _key(self, number: int) -> str:
+        return f"{self.prefix}{number:08d}.pt"
 
-    def _read(self, device: torch.device) -> State | None:
-        return read_checkpoint(self.path, device=device)
+    def _local_numbers(self) -> list[int]:
+        return sorted(int(path.stem) for path in self.folder.glob("*.pt") if path.stem.isdecimal())
 
-    def _told_state(self, seeds: int) -> str:
-        done = len(self.finished)
-        text = f"{done} of {seeds} seeds are trained"
-        if self.running is None:
-            return text
-        position = self.running["position"]
-        return f"{text}, seed {done} goes on after {position['epoch']} epochs and {position['step']} steps"
+    def _stored_numbers(self) -> list[int]:
+        if self.store is None:
+            return []
+        names = (entry.key.removeprefix(self.prefix).removesuffix(".pt") for entry in self.store.entries(self.prefix))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def _delete_stored(self, number: int) -> None:
+        if self.store is not None:
+            self.store.delete(self._key(number))
+
+    def _sweep(self) -> None:
+        """Remove what a kill left half written."""
+        for leftover in self.folder.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)

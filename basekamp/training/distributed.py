@@ -15,17 +15,17 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from basekamp.hyperparameters import is_own_model
-from basekamp.training.checkpoint import Saver
 from basekamp.training.device import choose_device
 from basekamp.training.files import replace_file
 from basekamp.training.launch import JOB_FILE, PID_FILE, Job, tell_error
-from basekamp.training.loop import ReplicateLoop, State, mean_loss, mixed_precision
+from basekamp.training.loop import StackLoop, State, Step, mean_losses
 from basekamp.training.progress import VARIABLE as PROGRESS_VARIABLE
+from basekamp.training.saver import Saver
 from basekamp.training.termination import end_with_parent
 from basekamp.training.train import Crew, train_share
 
@@ -35,8 +35,8 @@ SILENCE = timedelta(minutes=30)
 """How long a rank waits for the others: rank 0 validates alone meanwhile."""
 
 
-class SharedLoop(ReplicateLoop):
-    """A loop whose steps are shared by all ranks and whose judgements are rank 0's."""
+class SharedLoop(StackLoop):
+    """A loop of one network whose steps are shared by all ranks and whose judgements are rank 0's."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -44,54 +44,50 @@ class SharedLoop(ReplicateLoop):
         if self.optimizer is None:
             return
         on_gpu = self.data.device.type == "cuda"
-        if on_gpu:
-            self.model = SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
         self.network = DistributedDataParallel(
-            self.model,
+            self.stack.network,
             device_ids=[self.data.device] if on_gpu else None,
             find_unused_parameters=is_own_model(self.hyperparameters.model),
-            gradient_as_bucket_view=True,
         )
 
-    def _backward(self, rows: Tensor) -> Tensor:
+    def _built(self, *arguments: Any) -> nn.Module:
+        network = super()._built(*arguments)
+        if self.data.device.type == "cuda":
+            network = SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return network
+
+    def _backward(self, step: Step) -> Tensor:
         """Gradients of the mean loss over all ranks' rows; a rank left without a row lends one of no weight."""
-        position = self.position
-        step = (self.seed * 1_000_003 + position.epoch) * 1_000_003 + position.step
-        torch.manual_seed((step * self.size + self.rank) % (1 << 63))
-        mine = rows[self.rank :: self.size]
-        used = mine if len(mine) else rows[:1]
-        with mixed_precision(self.data.device):
-            loss = mean_loss(self.network(self.data.x[used]), self.data.y[used])
-        (loss * (len(mine) * self.size / len(rows))).backward()  # type: ignore[no-untyped-call]
-        summed = loss.detach() * len(mine)
+        torch.manual_seed(((self.members[0].seed * 1_000_003 + self.steps_done()) * self.size + self.rank) % (1 << 63))
+        mine = step.part(self.rank, self.size)
+        number = len(mine.rows)
+        x, y = self._batch(mine if number else step.part(0, len(step.rows)))
+        with self._mixed_precision():
+            loss = mean_losses(self.network(x), y, label_smoothing=self.hyperparameters.label_smoothing)
+        (loss * (number * self.size / len(step.rows))).sum().backward()  # type: ignore[no-untyped-call]
+        summed = loss.detach() * number
         dist.all_reduce(summed)
         return summed
 
-    def _validate(self) -> bool:
-        return _as_rank_0(super()._validate)
+    def _judge(self, *arguments: Any) -> list[str]:
+        return _as_rank_0(lambda: super(SharedLoop, self)._judge(*arguments))
 
-    def _reason_to_end(self) -> str:
-        return _as_rank_0(super()._reason_to_end)
-
-    def _text(self) -> str:
-        return super()._text() if self.rank == 0 else ""
+    def text(self) -> str:
+        """What rank 0 has to say; the others keep quiet."""
+        return super().text() if self.rank == 0 else ""
 
 
 class SharedSaver(Saver):
     """Rank 0 keeps the checkpoint for all; SIGTERM reaches it alone."""
 
-    def _read(self, device: torch.device) -> State | None:
-        return _as_rank_0(lambda: super(SharedSaver, self)._read(CPU))
+    def restore(self, device: torch.device) -> State | None:
+        """What rank 0 saved last, on every rank."""
+        return _as_rank_0(lambda: super(SharedSaver, self).restore(CPU))
 
-    def save(self) -> None:
-        """Write the checkpoint, on rank 0."""
+    def after_step(self) -> None:
+        """Save when it is time, on rank 0."""
         if dist.get_rank() == 0:
-            super().save()
-
-    def remove(self) -> None:
-        """Remove the checkpoint, on rank 0."""
-        if dist.get_rank() == 0:
-            super().remove()
+            super().after_step()
 
     def stopping_on_sigterm(self) -> AbstractContextManager[None]:
         """Let SIGTERM save and end rank 0; it ends the others at once."""

@@ -44,7 +44,9 @@ class Job(BaseModel):
     metric: str
     seeds: int
     gpus: str = "0"
+    store: str = ""
     checkpoint_seconds: float = 30.0
+    first_seed: int = 0
 
 
 def launch(job: Job, n_processes: int, *, on_this_node_alone: bool = True) -> None:

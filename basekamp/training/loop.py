@@ -1,55 +1,52 @@
-"""One replicate: one training with one seed, which a kill at any moment does not lose.
+"""Trains a stack of networks epoch by epoch; a kill at any moment loses nothing that was saved.
 
-Shapes: n rows, k outputs. All data stays on the device; nothing is fetched from it inside an epoch.
+Shapes: K networks, n rows, k outputs. The rows of a step are [n] where all networks see the same (one network, or all
+of one seed), else [K, n]. Nothing is fetched from the device inside an epoch.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from basekamp.data.dataset import Schema
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
-from basekamp.evaluation.metrics import metric_value
+from basekamp.evaluation.metrics import metric_values
 from basekamp.evaluation.predict import predict
 from basekamp.hyperparameters import Hyperparameters, is_own_model
 from basekamp.models.build import n_outputs, one_line
+from basekamp.models.layers import next_keys
+from basekamp.training.augment import Draws, augmentation
+from basekamp.training.feed import TrainingData
+from basekamp.training.optimizer import StackedAdamW, clip_gradients
 from basekamp.training.results import Curves, Replicate
+from basekamp.training.schedule import rate_factor
+from basekamp.training.stack import Stack
 
 CURVES = tuple(Curves.model_fields)
 State = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """The two splits that training sees, on one device: x as stored, y int64 [n] or standardised float [n]."""
+class Member:
+    """One network of a stack: its seed and settings. Within a stack only lr, weight_decay and dropout may differ."""
 
-    schema: Schema
-    x: Tensor
-    y: Tensor
-    x_validation: Tensor
-    targets_validation: np.ndarray[Any, Any]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the tensors lie."""
-        return self.x.device
+    seed: int
+    hyperparameters: Hyperparameters
 
 
 @dataclass
-class _Position:
-    """How far a replicate is: everything beside the network and the optimizer that a resume needs."""
+class Course:
+    """How a member fares: everything beside its numbers that a resume needs, and at last its result."""
 
-    epoch: int = 0
-    step: int = 0
+    n_epochs: int = 0
     since_best: int = 0
     best_epoch: int = 0
     best_score: tuple[float, float] = (-math.inf, -math.inf)
@@ -58,204 +55,367 @@ class _Position:
     seconds: float = 0.0
     ended: str = ""
 
+    def copy(self) -> State:
+        """Its values, which no later epoch changes."""
+        return {**vars(self), "curves": {name: list(values) for name, values in self.curves.items()}}
 
-class ReplicateLoop:
-    """Trains one network with one seed; `run` may be entered again after `load_state`."""
+    def replicate(self, seed: int) -> Replicate:
+        """What became of it, once it has ended."""
+        return Replicate(
+            seed=seed,
+            n_epochs=self.n_epochs,
+            best_epoch=self.best_epoch,
+            seconds=round(self.seconds, 3),
+            ended=self.ended,  # type: ignore[arg-type]
+            curves=Curves(**self.curves),
+        )
+
+
+class Step(NamedTuple):
+    """What one step needs: row numbers, what was drawn for them, the learning rate as a share of the highest.
+
+    `follow` is how far the averaged weights move towards the present ones.
+    """
+
+    rows: Tensor
+    draws: Draws | None
+    rate: float | Tensor
+    follow: float | Tensor
+
+    def part(self, which: int, number: int) -> "Step":
+        """Every `number`-th row, from the row `which` on."""
+        draws = None if self.draws is None else Draws(*(values[which::number] for values in self.draws))
+        return self._replace(rows=self.rows[which::number], draws=draws)
+
+
+class StackLoop:
+    """Trains members together; `run` may be entered again, and after `load_state`.
+
+    `after_step` is called between steps and between the parts of a validation; it may save, and leave by an exception.
+    Without `keeps_weights` only the curves are kept.
+    """
 
     def __init__(
         self,
-        build: Callable[[], nn.Module],
+        build: Callable[[Hyperparameters], nn.Module],
         data: TrainingData,
-        hyperparameters: Hyperparameters,
+        members: Sequence[Member],
         *,
-        seed: int,
         metric: str,
+        keeps_weights: bool = True,
     ) -> None:
-        torch.manual_seed(seed)
-        self.data, self.hyperparameters, self.seed, self.metric = data, hyperparameters, seed, metric
-        self.model = build().to(data.device)
-        self.optimizer = self._optimizer()
-        self.position = _Position()
-        self.loss_sum = torch.zeros((), device=data.device)
+        self.data, self.metric, self.keeps_weights = data, metric, keeps_weights
+        self.members, self.courses = tuple(members), [Course() for _ in members]
+        self.alive = list(range(len(members)))
+        self.hyperparameters = members[0].hyperparameters
+        self.augment = augmentation(self.hyperparameters, data.schema, data.device)
+        networks = [self._built(build, member) for member in members]
+        self.stack = Stack(networks, channels_last=data.schema.kind == "image")
+        settings = [member.hyperparameters for member in members]
+        self.optimizer = StackedAdamW(self.stack, settings) if self.stack.n_trained else None
+        self.average = self.stack.storage.clone() if self.hyperparameters.ema else None
+        self.loss_sums = torch.zeros(len(members), device=data.device)
+        self.epoch = self.step = 0
+        self.has_started = False
+        self.after_step: Callable[[], None] = lambda: None
+        self.marked_at = 0.0
 
-    def run(
-        self, *, after_step: Callable[[], None], after_epoch: Callable[[int, str], None]
-    ) -> tuple[State, Replicate]:
-        """Train to the end; gives the kept weights and what happened.
+    def run(self, *, after_epoch: Callable[[], None] = lambda: None, until: int | None = None) -> None:
+        """Train until every member has ended, or has `until` epochs behind it."""
+        self.marked_at = time.perf_counter()
+        self.stack.set_keys([self.members[place].seed for place in self.alive], steps=self.steps_done())
+        try:
+            if not self.has_started:
+                self._start()
+                after_epoch()
+            while self.alive and (until is None or self.epoch < until):
+                self._epoch()
+                after_epoch()
+        finally:
+            self.data.feed.end()
+        self._share_time()
 
-        `after_epoch` gets a text and the epochs done; an end before the last epoch counts as all of them.
-        """
-        position, n_epochs = self.position, self.hyperparameters.n_epochs
-        started = time.perf_counter() - position.seconds
-        if not position.curves["validation_loss"]:
-            self._start()
-            after_epoch(n_epochs if position.ended else 0, self._text())
-        while not position.ended:
-            self._epoch(after_step, started)
-            after_epoch(n_epochs if position.ended else position.epoch, self._text())
-        replicate = Replicate(
-            seed=self.seed,
-            n_epochs=position.epoch,
-            best_epoch=position.best_epoch,
-            seconds=round(position.seconds, 3),
-            ended=position.ended,  # type: ignore[arg-type]
-            curves=Curves(**position.curves),
-        )
-        return position.best_weights, replicate
+    def end(self, places: Sequence[int], how: str) -> None:
+        """End members between two epochs."""
+        for place in places:
+            self.courses[place].ended = how
+        self._drop_ended()
 
     def state(self) -> State:
-        """Everything needed to go on from here bit by bit, as tensors and plain values."""
-        cuda = self.data.device.type == "cuda"
+        """A copy of everything needed to go on from here bit by bit, as tensors and plain values."""
+        self._share_time()
+        moments = self.optimizer.state() if self.optimizer and self.alive else {}
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict() if self.optimizer else None,
-            "position": vars(self.position),
-            "loss_sum": self.loss_sum,
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state() if cuda else None,
+            "has_started": self.has_started,
+            "alive": list(self.alive),
+            "epoch": self.epoch,
+            "step": self.step,
+            "courses": [course.copy() for course in self.courses],
+            "storage": self.stack.snapshot() if self.alive else torch.empty(0),
+            "shared": {name: tensor.clone() for name, tensor in self.stack.shared().items()},
+            "moments": {name: tensor.clone() for name, tensor in moments.items()},
+            "average": None if self.average is None else self.average.clone(),
+            "loss_sums": self.loss_sums.clone(),
         }
 
     def load_state(self, state: State) -> None:
         """Go back to where `state` was taken."""
-        self.model.load_state_dict(state["model"])
+        self.has_started, self.epoch, self.step = state["has_started"], state["epoch"], state["step"]
+        self.alive, self.courses = list(state["alive"]), [Course(**course) for course in state["courses"]]
+        if not self.alive:
+            return
+        if len(self.alive) < self.stack.size:
+            self.stack.keep(self.alive)
+        self.stack.storage.copy_(state["storage"])
+        for name, tensor in self.stack.shared().items():
+            tensor.copy_(state["shared"][name])
         if self.optimizer:
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.position = _Position(**state["position"])
-        self.loss_sum = state["loss_sum"].to(self.data.device)
-        torch.set_rng_state(state["random"].cpu())
-        if state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"].cpu())
+            settings = [self.members[place].hyperparameters for place in self.alive]
+            self.optimizer = StackedAdamW(self.stack, settings, state["moments"])
+        self.average = None if state["average"] is None else state["average"].to(self.data.device)
+        self.loss_sums = state["loss_sums"].to(self.data.device)
 
-    def _optimizer(self) -> torch.optim.AdamW | None:
-        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        settings = self.hyperparameters
-        if not parameters:
-            return None
-        return torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    def try_batch(self, size: int) -> None:
+        """Compute the gradients of that many rows, and forget them; raises what that raises."""
+        rows = torch.arange(size, device=self.data.device)
+        self.data.feed.begin([rows])
+        self.stack.train()
+        self._backward(self._steps()[0]._replace(rows=rows, draws=None))
 
-    def _start(self) -> None:
-        """Judge the untrained model: epoch 0. A model without parameters is finished with it."""
-        if is_own_model(self.hyperparameters.model):
-            self._try_own_model()
-        if not self._validate():
-            raise InputError(
-                f"model: {self.hyperparameters.model} gives NaN or Inf before any training: mend its build."
-            )
-        if self.optimizer is None:
-            self.position.ended = "finished"
+    def who(self) -> str:
+        """Which seeds train, as a text."""
+        seeds = sorted({self.members[place].seed for place in self.alive} or {member.seed for member in self.members})
+        return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
 
-    def _epoch(self, after_step: Callable[[], None], started: float) -> None:
-        """Train what is left of one epoch and judge it; an epoch that diverged leaves no point in the curves."""
-        assert self.optimizer is not None
-        position = self.position
-        batches = self._batches(position.epoch)
-        total = len(batches) * self.hyperparameters.n_epochs
-        self.model.train()
-        for rows in batches[position.step :]:
-            self._step(rows, progress=(position.epoch * len(batches) + position.step) / total)
-            position.step += 1
-            position.seconds = time.perf_counter() - started
-            after_step()
-        train_loss = float(self.loss_sum) / len(self.data.x)
-        self.loss_sum.zero_()
-        position.epoch, position.step = position.epoch + 1, 0
-        if math.isfinite(train_loss) and self._validate():
-            position.curves["train_loss"].append(train_loss)
-            position.curves["lr"].append(self.optimizer.param_groups[0]["lr"])
-            position.ended = self._reason_to_end()
-        else:
-            position.ended = "diverged"
-        position.seconds = time.perf_counter() - started
+    def text(self) -> str:
+        """One short text for the progress: who trains, and the mean of the deciding metric."""
+        values = [course.curves["validation_metric"][-1] for course in self.courses]
+        return f"{self.who()}, {self.metric} {sum(values) / len(values):.4f}"
 
-    def _reason_to_end(self) -> str:
-        position, settings = self.position, self.hyperparameters
-        if position.epoch == settings.n_epochs:
-            return "finished"
-        return "early" if settings.patience and position.since_best >= settings.patience else ""
+    def _built(self, build: Callable[[Hyperparameters], nn.Module], member: Member) -> nn.Module:
+        torch.manual_seed(member.seed)
+        network = build(member.hyperparameters).to(self.data.device)
+        if is_own_model(member.hyperparameters.model):
+            self._try(network)
+        return network
 
-    def _step(self, rows: Tensor, *, progress: float) -> None:
-        """Take one step; the summed loss of the rows stays on the device."""
-        assert self.optimizer is not None
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.hyperparameters, progress)
-        self.optimizer.zero_grad()
-        summed_loss = self._backward(rows)
-        self.optimizer.step()
-        self.loss_sum += summed_loss
-
-    def _backward(self, rows: Tensor) -> Tensor:
-        """Compute the gradients of the rows' mean loss; gives their summed loss."""
-        with mixed_precision(self.data.device):
-            outputs = self.model(self.data.x[rows])
-            loss = mean_loss(outputs, self.data.y[rows])
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach() * len(rows)
-
-    def _batches(self, epoch: int) -> list[Tensor]:
-        """The epoch's batches of row numbers, from the seed and the epoch alone.
-
-        A single row left over joins the batch before it: layers such as BatchNorm cannot train on one row.
-        """
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.data.x), generator=generator).to(self.data.device)
-        batches = list(torch.split(order, self.hyperparameters.batch_size))
-        if len(batches) > 1 and len(batches[-1]) == 1 < len(batches[-2]):
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
-
-    def _try_own_model(self) -> None:
+    def _try(self, network: nn.Module) -> None:
         """Run the user's own network on two rows, so that what is wrong with it is said in one sentence."""
         name, needed = self.hyperparameters.model, [2, n_outputs(self.data.schema)]
         try:
             with torch.no_grad():
-                given = list(self.model.eval()(self.data.x_validation[:2]).shape)
+                given = list(network.eval()(self.data.x_validation[:2].to(self.data.device)).shape)
         except Exception as error:
             raise InputError(f"model: {name} fails on a batch ({one_line(error)}): mend its forward.") from error
         if given != needed:
             raise InputError(f"model: {name} gives {given} for 2 rows: let it give {needed}, one column per output.")
 
-    def _validate(self) -> bool:
-        """Judge the model: False, and nothing else, when its outputs are not finite.
+    def _start(self) -> None:
+        """Judge the untrained networks: epoch 0. Those without parameters are finished with it."""
+        if "diverged" in self._judge(None):
+            raise InputError(
+                f"model: {self.hyperparameters.model} gives NaN or Inf before any training: mend its build."
+            )
+        self.has_started = True
+        if self.optimizer is None:
+            self.end(self.alive, "finished")
 
-        Adds a point to the validation curves and keeps the weights when best so far, of equals those of lower loss.
+    def _epoch(self) -> None:
+        """Train what is left of one epoch and judge it; for whom it diverged it leaves no point in the curves."""
+        steps = self._steps()[self.step :]
+        self.data.feed.begin([step.rows for step in steps])
+        self.stack.train()
+        for step in steps:
+            self._take(step)
+            self.step += 1
+            self.after_step()
+        ended = self._judge((self.loss_sums / len(self.data.y)).tolist())
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sums.zero_()
+        for place, how in zip(self.alive, ended, strict=True):
+            course = self.courses[place]
+            course.n_epochs, course.ended = self.epoch, how
+            if how == "diverged":
+                lost = f"Seed {self.members[place].seed} diverged in epoch {self.epoch} (its loss is NaN or Inf)"
+                print(f"{lost}: the weights of epoch {course.best_epoch} are kept.", flush=True)
+        self._share_time()
+        self._drop_ended()
+
+    def _judge(self, train_losses: Sequence[float] | None) -> list[str]:
+        """Judge the networks alive on the validation split; gives how each ended, "" for one that goes on.
+
+        A finite one gets a point in its curves, and is kept when best so far, of equals the one of lower loss. Without
+        train_losses it is epoch 0.
         """
-        position = self.position
-        outputs = predict(self.model, self.data.x_validation, self.data.schema)
-        if not np.isfinite(outputs).all():
-            return False
-        value = metric_value(self.metric, self.data.targets_validation, outputs)
-        loss = metric_value("loss", self.data.targets_validation, outputs)
-        position.curves["validation_loss"].append(loss)
-        position.curves["validation_metric"].append(value)
+        ended = []
+        with self._averaged():
+            outputs = predict(
+                self.stack, self.data.x_validation, self.data.schema, device=self.data.device, between=self.after_step
+            )
+            outputs = outputs if self.stack.size > 1 else outputs[np.newaxis]
+            values = metric_values(self.metric, self.data.targets_validation, outputs)
+            losses = metric_values("loss", self.data.targets_validation, outputs)
+            is_finite = [bool(np.isfinite(one).all()) for one in outputs]
+            for k, place in enumerate(self.alive):
+                train_loss = 0.0 if train_losses is None else train_losses[k]
+                if not (is_finite[k] and math.isfinite(train_loss)):
+                    ended.append("diverged")
+                    continue
+                self._note(k, float(values[k]), float(losses[k]))
+                if train_losses is not None:
+                    self._note_training(place, train_loss)
+                ended.append("" if train_losses is None else self._reason_to_end(self.courses[place]))
+        return ended
+
+    def _note(self, k: int, value: float, loss: float) -> None:
+        """Take down what a network came to, and keep it when it is the best so far."""
+        course, done = self.courses[self.alive[k]], self.epoch + 1 if self.has_started else 0
+        course.curves["validation_loss"].append(loss)
+        course.curves["validation_metric"].append(value)
         score = (value if METRICS[self.metric] == "maximize" else -value, -loss)
-        position.since_best += 1
-        if score > position.best_score:
-            position.best_score, position.best_epoch, position.since_best = score, position.epoch, 0
-            position.best_weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        return True
+        course.since_best += 1
+        if score > course.best_score:
+            course.best_score, course.best_epoch, course.since_best = score, done, 0
+            course.best_weights = self.stack.state_dict(k) if self.keeps_weights else {}
 
-    def _text(self) -> str:
-        value = self.position.curves["validation_metric"][-1]
-        return f"seed {self.seed}, {self.metric} {value:.4f}"
+    def _note_training(self, place: int, train_loss: float) -> None:
+        sizes = self._batch_sizes()
+        last = rate_factor(self.hyperparameters, self._progress(len(sizes) - 1, len(sizes)))
+        curves = self.courses[place].curves
+        curves["train_loss"].append(train_loss)
+        curves["lr"].append(self.members[place].hyperparameters.lr * last)
+
+    def _reason_to_end(self, course: Course) -> str:
+        settings = self.hyperparameters
+        if self.epoch + 1 == settings.n_epochs:
+            return "finished"
+        return "early" if settings.patience and course.since_best >= settings.patience else ""
+
+    def _steps(self) -> list[Step]:
+        """The steps of the present epoch; orders and draws follow from each seed and the epoch alone."""
+        seeds = [self.members[place].seed for place in self.alive]
+        distinct = seeds if len(set(seeds)) > 1 else seeds[:1]
+        orders, draws = zip(*(self._drawn(seed) for seed in distinct), strict=True)
+        sizes = self._batch_sizes()
+        rows = torch.split(_together(orders), sizes, dim=-1)
+        drawn = [None] * len(sizes) if self.augment is None else _split_draws(draws, sizes)
+        rates = [rate_factor(self.hyperparameters, self._progress(i, len(sizes))) for i in range(len(sizes))]
+        follows = [self._follow(self.epoch * len(sizes) + i) for i in range(len(sizes))]
+        if self.data.device.type == "cuda":
+            rates, follows = (list(torch.tensor(values, device=self.data.device)) for values in (rates, follows))
+        return [Step(*parts) for parts in zip(rows, drawn, rates, follows, strict=True)]
+
+    def _drawn(self, seed: int) -> tuple[Tensor, Draws | None]:
+        """One seed's order of the rows int64 [n], and what happens to the images in that order."""
+        n, device = len(self.data.y), self.data.device
+        generator = torch.Generator(device).manual_seed(seed * 1_000_003 + self.epoch)
+        order = torch.randperm(n, generator=generator, device=device)
+        return order, self.augment.draw(n, generator) if self.augment else None
+
+    def _batch_sizes(self) -> list[int]:
+        """Rows of each batch; a single row left over joins the batch before it: BatchNorm cannot train on one row."""
+        n, size = len(self.data.y), self.hyperparameters.batch_size
+        sizes = [size] * (n // size) + ([n % size] if n % size else [])
+        if len(sizes) > 1 and sizes[-1] == 1 < sizes[-2]:
+            sizes[-2:] = [sizes[-2] + 1]
+        return sizes
+
+    def _progress(self, step: int, n_steps: int) -> float:
+        return (self.epoch * n_steps + step) / (n_steps * self.hyperparameters.n_epochs)
+
+    def _follow(self, steps: int) -> float:
+        """How far the averaged weights move towards the present ones; at first faster, to forget the untrained."""
+        return 1.0 - min(self.hyperparameters.ema, (1 + steps) / (10 + steps))
+
+    def _take(self, step: Step) -> None:
+        """Take one step; the summed loss of its rows stays on the device."""
+        assert self.optimizer is not None
+        self.stack.gradients.zero_()
+        self.loss_sums += self._backward(step)
+        if self.hyperparameters.clip_norm:
+            clip_gradients(self.stack, self.hyperparameters.clip_norm)
+        self.optimizer.step(step.rate)
+        if self.average is not None:
+            self.average.lerp_(self.stack.storage, step.follow)
+        next_keys(self.stack.keys)
+
+    def _backward(self, step: Step) -> Tensor:
+        """Add up the gradients of each network's mean loss; gives the rows' summed losses [K]."""
+        x, y = self._batch(step)
+        with self._mixed_precision():
+            outputs = self.stack(x, own_rows=step.rows.dim() == 2)
+            losses = mean_losses(outputs, y, label_smoothing=self.hyperparameters.label_smoothing)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        return losses.detach() * step.rows.shape[-1]
+
+    def _batch(self, step: Step) -> tuple[Tensor, Tensor]:
+        x = self.data.feed.take(step.rows)
+        if self.augment is not None and step.draws is not None:
+            x = self.augment(x, step.draws)
+        return x, self.data.y[step.rows]
+
+    def _mixed_precision(self) -> AbstractContextManager[Any]:
+        """Compute in bfloat16 on a GPU, or where it is asked for."""
+        device, precision = self.data.device.type, self.hyperparameters.precision
+        is_mixed = precision == "bfloat16" or (precision == "auto" and device == "cuda")
+        return torch.autocast(device, dtype=torch.bfloat16) if is_mixed else nullcontext()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Judge and keep the averaged weights where there are any."""
+        return nullcontext() if self.average is None else self.stack.holding(self.average)
+
+    def _drop_ended(self) -> None:
+        """Go on with the networks whose members have not ended."""
+        kept = [k for k, place in enumerate(self.alive) if not self.courses[place].ended]
+        if len(kept) == len(self.alive):
+            return
+        self.alive = [self.alive[k] for k in kept]
+        if not kept:
+            return
+        select = self.stack.selection(kept)
+        self.stack.keep(kept)
+        if self.optimizer:
+            self.optimizer.keep(kept, select)
+        if self.average is not None:
+            self.average = select(self.average)
+        self.loss_sums = self.loss_sums[kept]
+
+    def steps_done(self) -> int:
+        """How many steps were taken so far."""
+        return self.epoch * len(self._batch_sizes()) + self.step
+
+    def _share_time(self) -> None:
+        """Add the time since the last call to the members alive, in equal shares."""
+        now = time.perf_counter()
+        for place in self.alive:
+            self.courses[place].seconds += (now - self.marked_at) / len(self.alive)
+        self.marked_at = now
 
 
-def learning_rate(hyperparameters: Hyperparameters, progress: float) -> float:
-    """The learning rate after the share `progress` (0 to 1) of all steps.
+def mean_losses(outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Each network's mean loss [K]: cross-entropy for class indices, mean squared error for numbers.
 
-    Source of the cosine: Loshchilov and Hutter, SGDR, 2016, equation 5 without restarts.
+    outputs [n, k] of a single network, or [K, n, k]; targets [n], or [K, n] where networks see different rows.
     """
-    if hyperparameters.schedule == "constant":
-        return hyperparameters.lr
-    return hyperparameters.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+    if outputs.dim() == 2:
+        return _losses(outputs, targets, label_smoothing, "mean").view(1)
+    size, n = outputs.shape[:2]
+    together = _losses(outputs.flatten(0, 1), targets.expand(size, n).flatten(), label_smoothing, "none")
+    return together.view(size, n).mean(dim=1)
 
 
-def mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy for class indices, mean squared error for numbers."""
+def _losses(outputs: Tensor, targets: Tensor, label_smoothing: float, reduction: str) -> Tensor:
     if targets.is_floating_point():
-        return functional.mse_loss(outputs[:, 0].float(), targets)
-    return functional.cross_entropy(outputs.float(), targets)
+        return functional.mse_loss(outputs[:, 0].float(), targets, reduction=reduction)
+    return functional.cross_entropy(outputs.float(), targets, reduction=reduction, label_smoothing=label_smoothing)
 
 
-def mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Compute in bfloat16 where that is fast."""
-    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    """[n] of one seed, or [K, n]."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
+
+
+def _split_draws(draws: Sequence[Draws], sizes: list[int]) -> list[Draws]:
+    """The draws of each batch, [b] or [K, b]."""
+    fields = [torch.split(_together(values), sizes, dim=-1) for values in zip(*draws, strict=True)]
+    return [Draws(*parts) for parts in zip(*fields, strict=True)]

@@ -5,7 +5,7 @@ import io
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,26 +17,33 @@ from basekamp import __version__
 from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
-from basekamp.hyperparameters import Hyperparameters
+from basekamp.hyperparameters import Hyperparameters, is_own_model
 from basekamp.models.build import build_model, count_multiplications, count_parameters
 from basekamp.models.source import code_version
-from basekamp.training.checkpoint import Saver
+from basekamp.storage import Store, open_store
+from basekamp.training.checkpoint import Checkpoints
 from basekamp.training.device import choose_device, count_processes, describe_device, fitting_threads
+from basekamp.training.feed import load_training_data
 from basekamp.training.files import remove_leftovers, replace_file
+from basekamp.training.grouping import in_groups, most_at_once
 from basekamp.training.launch import Job, launch
-from basekamp.training.loop import ReplicateLoop, State, TrainingData
-from basekamp.training.progress import show_progress
+from basekamp.training.loop import Member, StackLoop, State
+from basekamp.training.memory import too_large
+from basekamp.training.progress import Progress, show_progress
 from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Training
-from basekamp.work import work_directory
+from basekamp.training.saver import Saver
+from basekamp.training.session import Session
+from basekamp.training.stack import why_not_stacked
 
 MODEL_FORMAT = 1
+ROWS_TRIED = 2
 
 
 @dataclass(frozen=True)
 class Crew:
     """Who trains: `size` processes that share every batch, and what the loop and the saver are in this one."""
 
-    loop: type[ReplicateLoop]
+    loop: type[StackLoop]
     saver: type[Saver]
     size: int = 1
     leads: bool = True
@@ -50,20 +57,24 @@ def train_model(
     metric: str,
     seeds: int = 3,
     gpus: str = "0",
+    store: str = "",
     checkpoint_seconds: float = 30.0,
     processes: int = 1,
+    first_seed: int = 0,
 ) -> Training:
-    """Train seeds 0 to `seeds` - 1 one after the other; write `model.pth` and `training.json` into `directory`.
+    """Train `seeds` replicates, from `first_seed` on; write `model.pth` and `training.json` into `directory`.
 
-    A training of the same data, settings and release that was killed goes on from its last checkpoint, and
-    on CPU, with the same number of threads, ends with the same bytes as one never killed. On SIGTERM it saves
-    and exits with 143. Random numbers are torch's: a model of your own that draws others is not reproducible.
+    Replicates whose steps are small train together, the others one after the other; weights are the same but for
+    rounding. A training of the same data, settings and release that was killed goes on from its last checkpoint, and
+    on CPU, with the same number of threads, ends with the same bytes as one never killed. With an s3:// or minio://
+    `store` it does so on another machine too. On SIGTERM it saves and exits with 143. Random numbers are torch's: a
+    model of your own that draws others is not reproducible.
 
     With `gpus` of "2" or more, or on the CPU with `processes` of 2 or more, that many processes share each batch;
     the results are those of one but for rounding, and for the random numbers of dropout.
 
     Raises InputError for settings that do not fit the data and a folder that cannot be written, DeviceError
-    for GPUs that are not there, BasekampError for a process that was lost.
+    for GPUs that are not there or too small, BasekampError for a process that was lost.
     """
     device, n_processes = choose_device(gpus), count_processes(gpus, processes)
     job = Job(
@@ -73,10 +84,12 @@ def train_model(
         metric=metric,
         seeds=seeds,
         gpus=gpus,
+        store=store,
         checkpoint_seconds=checkpoint_seconds,
+        first_seed=first_seed,
     )
     if n_processes == 1:
-        return train_share(job, device, Crew(ReplicateLoop, Saver))
+        return train_share(job, device, Crew(StackLoop, Saver))
     _check(load_dataset(dataset).schema, metric=metric, seeds=seeds)
     launch(job, n_processes)
     return Training.read(directory)
@@ -84,30 +97,73 @@ def train_model(
 
 def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
     """Do this process's share of a job, on its own device; the one that leads writes the results."""
-    data, hyperparameters, metric, seeds = load_dataset(job.dataset), job.hyperparameters, job.metric, job.seeds
-    _check(data.schema, metric=metric, seeds=seeds)
-    build = partial(build_model, hyperparameters, data.schema, prior=_prior(data))
-    untrained = build()
-    step_size = count_multiplications(untrained, data.schema) * hyperparameters.batch_size // crew.size
-    how = {"metric": metric, "seeds": seeds, "device": device, "processes": crew.size}
-    checkpoint = _checkpoint_path(data.schema, hyperparameters, **how)
-    with fitting_threads(device, step_size=step_size):
-        saver = crew.saver(checkpoint, device, seeds=seeds, every_seconds=job.checkpoint_seconds)
-        make_loop = partial(crew.loop, build, _on_device(data, device), hyperparameters, metric=metric)
-        _train_seeds(make_loop, saver, seeds=seeds, n_epochs=hyperparameters.n_epochs)
-        training = Training(
-            hyperparameters=hyperparameters.model_dump(),
-            metric=metric,
-            n_parameters=count_parameters(untrained),
-            device=describe_device(device, n_processes=crew.size),
-            versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
-            replicates=[replicate for _, replicate in saver.finished],
-        )
-    if crew.leads:
-        weights = [weights for weights, _ in saver.finished]
-        _write(job.directory, training, _model_bytes(hyperparameters, data.schema, weights))
-        saver.remove()
+    data = load_dataset(job.dataset)
+    _check(data.schema, metric=job.metric, seeds=job.seeds)
+    key = _key(data.schema, job.hyperparameters, job.metric, job.seeds, job.first_seed, str(device.type), crew.size)
+    saver = crew.saver(Checkpoints(key, _remote(job.store)), every_seconds=job.checkpoint_seconds)
+    with saver.stopping_on_sigterm():
+        training, weights = _train(job, data, device, crew, saver)
+        if crew.leads:
+            _write(job.directory, training, _model_bytes(job.hyperparameters, data.schema, weights))
+            saver.remove()
     return training
+
+
+def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Saver) -> tuple[Training, list[State]]:
+    hyperparameters, schema = job.hyperparameters, data.schema
+    members = [Member(seed, hyperparameters) for seed in range(job.first_seed, job.first_seed + job.seeds)]
+    build = partial(build_model, schema=schema, prior=_prior(data))
+    untrained, rows = build(hyperparameters), load_training_data(data, device)
+    most = most_at_once(untrained, hyperparameters, schema, device) if crew.size == 1 else 1
+    if most > 1 and is_own_model(hyperparameters.model):
+        most = _most_of_own_model(build, hyperparameters, rows.x_validation[:ROWS_TRIED], most)
+
+    def make_loop(places: Sequence[int]) -> StackLoop:
+        return crew.loop(build, rows, [members[place] for place in places], metric=job.metric)
+
+    session = Session(make_loop, in_groups(range(len(members)), most), saver)
+    if session.resume(device):
+        print(f"Resuming from a checkpoint: {_told(session, members)}.", flush=True)
+    step_size = count_multiplications(untrained, schema) * hyperparameters.batch_size // crew.size
+    with fitting_threads(device, step_size=step_size * len(session.groups[0])):
+        told = describe_device(device, n_processes=crew.size)
+    with show_progress() as progress:
+        train_groups(session, device, step_size=step_size, after_epoch=lambda: _tell(progress, session, members))
+    courses = [course for _, course in sorted(session.courses().items())]
+    training = Training(
+        hyperparameters=hyperparameters.model_dump(),
+        metric=job.metric,
+        n_parameters=count_parameters(untrained),
+        device=told,
+        versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
+        replicates=[course.replicate(member.seed) for course, member in zip(courses, members, strict=True)],
+    )
+    return training, [course.best_weights for course in courses]
+
+
+def train_groups(session: Session, device: torch.device, *, step_size: int, after_epoch: Callable[[], None]) -> None:
+    """Train each group that is not done to its end; one that does not fit the GPU is split until it does.
+
+    step_size counts the multiplications of one network's step. Raises DeviceError when a single network does not fit.
+    """
+    place = 0
+    while place < len(session.groups):
+        if session.is_done(place):
+            place += 1
+            continue
+        group = session.groups[place]
+        try:
+            with fitting_threads(device, step_size=step_size * len(group)):
+                session.loop(place).run(after_epoch=after_epoch)
+        except torch.OutOfMemoryError as error:
+            if len(group) == 1:
+                raise too_large(session.loop(place), error) from error
+            session.split(place)
+            torch.cuda.empty_cache()
+            print(f"{len(group)} networks at once do not fit the GPU: half as many train at once.", flush=True)
+            continue
+        session.finish(place)
+        place += 1
 
 
 def load_models(path: Path, device: torch.device) -> tuple[Schema, list[torch.nn.Module]]:
@@ -142,17 +198,35 @@ def _check(schema: Schema, *, metric: str, seeds: int) -> None:
         raise InputError(f"seeds={seeds} is not allowed: use 1 or more.")
 
 
-def _train_seeds(make_loop: Callable[..., ReplicateLoop], saver: Saver, *, seeds: int, n_epochs: int) -> None:
-    """Train the seeds that the saver does not hold yet."""
-    with show_progress() as progress, saver.stopping_on_sigterm():
-        for seed in range(len(saver.finished), seeds):
+def _most_of_own_model(
+    build: Callable[[Hyperparameters], torch.nn.Module], settings: Hyperparameters, x: torch.Tensor, most: int
+) -> int:
+    """As many as may be, or 1 and a note where the user's own network cannot be stacked."""
+    reason = why_not_stacked([build(settings), build(settings)], x)
+    if not reason:
+        return most
+    print(f"model: {settings.model} trains one seed after the other, for it cannot be stacked ({reason}).", flush=True)
+    return 1
 
-            def tell(epochs: int, text: str, before: int = seed * n_epochs) -> None:
-                progress(before + epochs, seeds * n_epochs, text)
 
-            loop = make_loop(seed=seed)
-            saver.attach(loop)
-            saver.finish(*loop.run(after_step=saver.after_step, after_epoch=tell))
+def _tell(progress: Progress, session: Session, members: Sequence[Member]) -> None:
+    """Show the epochs done; a member that ended early has done all of its."""
+    told = session.courses()
+    each = members[0].hyperparameters.n_epochs
+    done = sum(each if course.ended else course.n_epochs for course in told.values())
+    loop = next(reversed(session.loops.values()))
+    progress(done, each * len(members), loop.text())
+
+
+def _told(session: Session, members: Sequence[Member]) -> str:
+    """How far a training that goes on is."""
+    courses = session.courses()
+    done = sum(bool(course.ended) for course in courses.values())
+    text = f"{done} of {len(members)} seeds are trained"
+    loop = next(iter(session.loops.values()), None)
+    if loop is None:
+        return text
+    return f"{text}, {loop.who()} at {loop.epoch} epochs and {loop.step} steps"
 
 
 def _write(directory: Path, training: Training, model: bytes) -> None:
@@ -167,20 +241,6 @@ def _write(directory: Path, training: Training, model: bytes) -> None:
         ) from error
 
 
-def _on_device(data: Dataset, device: torch.device) -> TrainingData:
-    train, validation, schema = data.split("train"), data.split("validation"), data.schema
-    y = np.asarray(train.y)
-    if schema.task == "regression":
-        y = ((y.astype(np.float64) - schema.target_mean) / schema.target_std).astype(np.float32)
-    return TrainingData(
-        schema=schema,
-        x=torch.tensor(np.asarray(train.x), device=device),
-        y=torch.tensor(y, device=device),
-        x_validation=torch.tensor(np.asarray(validation.x), device=device),
-        targets_validation=np.asarray(validation.y),
-    )
-
-
 def _prior(data: Dataset) -> torch.Tensor:
     """Log class frequencies [k] of the training split, or the standardised mean, which is 0."""
     if data.schema.task == "regression":
@@ -189,17 +249,21 @@ def _prior(data: Dataset) -> torch.Tensor:
     return torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32)
 
 
-def _checkpoint_path(schema: Schema, hyperparameters: Hyperparameters, **more: object) -> Path:
-    """The same training has the same checkpoint, in whichever process or pod it runs."""
+def _key(schema: Schema, hyperparameters: Hyperparameters, *more: object) -> str:
+    """The same training has the same checkpoints, in whichever process or pod it runs."""
     parts = [
         code_version(hyperparameters.model),
         torch.__version__,
         schema.dataset_fingerprint,
         hyperparameters.model_dump_json(),
-        repr(sorted(more.items(), key=str)),
+        repr(more),
     ]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
-    return work_directory() / "checkpoints" / f"{key}.pt"
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _remote(store: str) -> Store | None:
+    """The store, where it is not a folder: that would keep no more than this disk does."""
+    return open_store(store) if store.startswith(("s3://", "minio://")) else None
 
 
 def _model_bytes(hyperparameters: Hyperparameters, schema: Schema, weights: list[State]) -> bytes:
