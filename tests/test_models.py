@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from basekamp.data.dataset import Cleaning, Schema
+from basekamp.data.dataset import Schema
 from basekamp.errors import InputError
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import build_model, count_multiplications, count_parameters
 from basekamp.models.inputs import MixedColumns, NormalizedImage, OneHotColumns
 from basekamp.models.layers import SeededDropout
 from basekamp.models.networks import ACTIVATIONS
-
-COMMON = {"fingerprint": "f", "target": "t", "rows": {}, "floor": {}, "cleaning": Cleaning()}
+from tests.schemas import image_schema, table_rows, table_schema
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,38 +27,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def image_schema(*shape: int, classes: int = 3) -> Schema:
-    channels = shape[0]
-    return Schema(
-        **COMMON,
-        source="images.npz",
-        task="classification",
-        kind="image",
-        classes=tuple(map(str, range(classes))),
-        input_shape=shape,
-        pixel_mean=(100.0,) * channels,
-        pixel_std=(50.0,) * channels,
-    )
-
-
-def table_schema(n_numeric: int, *cardinalities: int, classes: int = 0) -> Schema:
-    return Schema(
-        **COMMON,
-        source="table.csv",
-        task="classification" if classes else "regression",
-        kind="tabular",
-        classes=tuple(map(str, range(classes))),
-        input_shape=(n_numeric + len(cardinalities),),
-        n_numeric=n_numeric,
-        cardinalities=cardinalities,
-    )
-
-
-def table_rows(n: int, n_numeric: int, cardinalities: tuple[int, ...]) -> torch.Tensor:
-    codes = [torch.randint(size, (n, 1)).float() for size in cardinalities]
-    return torch.cat([torch.randn(n, n_numeric), *codes], dim=1)
 
 
 def build(schema: Schema, **values: object) -> nn.Module:
@@ -145,7 +112,7 @@ def test_a_convolution_counts_at_every_pixel():
 
 def test_constant_models_answer_their_prior_without_parameters():
     prior = torch.tensor([0.1, 0.2, 0.7]).log()
-    model = build_model(Hyperparameters(model="majority"), table_schema(2, classes=3), prior=prior)
+    model = build_model(Hyperparameters(model="majority"), table_schema(2, classes=3), fitted=prior)
     torch.testing.assert_close(model(torch.zeros(4, 2)).softmax(dim=1), torch.tensor([[0.1, 0.2, 0.7]] * 4))
     assert count_parameters(model) == 0
 

@@ -40,7 +40,8 @@ from basekamp.records.shelf import (
 )
 from basekamp.storage import Store, open_store
 from basekamp.storage.folder import FolderStore
-from basekamp.training.train import load_models, train_model
+from basekamp.training.model_file import load_models
+from basekamp.training.train import train_model
 
 RECIPES = {
     "baseline": {"model": "linear", "n_epochs": 3, "batch_size": 64, "lr": 2e-3},

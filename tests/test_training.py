@@ -14,7 +14,8 @@ from basekamp.evaluation.predict import predict
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import build_model
 from basekamp.training.device import choose_device, fitting_threads
-from basekamp.training.train import load_models, train_model
+from basekamp.training.model_file import load_models
+from basekamp.training.train import train_model
 from tests.trainings import CPU, predictions, ranks, results, train, write_own_model
 
 LINEAR = "nn.Linear(input_shape[0], n_outputs)"

@@ -12,8 +12,9 @@ from basekamp.data.dataset import Dataset
 from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.predict import predict
 from basekamp.hyperparameters import Hyperparameters
+from basekamp.training.model_file import load_models
 from basekamp.training.results import Replicate, Training
-from basekamp.training.train import load_models, train_model
+from basekamp.training.train import train_model
 
 CPU = torch.device("cpu")
 HOW = ("processes", "store", "checkpoint_seconds", "gpus", "first_seed")

@@ -130,7 +130,7 @@ def predict_split(data: Dataset, model: Path, *, split: SplitName, gpus: str = "
 
     from basekamp.evaluation.predict import predict
     from basekamp.training.device import choose_device
-    from basekamp.training.train import load_models
+    from basekamp.training.model_file import load_models
 
     device = choose_device(gpus)
     _, models = load_models(model, device)

@@ -12,15 +12,18 @@ import sys
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from basekamp.data.dataset import Schema
+from basekamp.data.dataset import Dataset, Schema
 from basekamp.errors import InputError
-from basekamp.hyperparameters import Hyperparameters
+from basekamp.hyperparameters import CONSTANT_MODELS, Hyperparameters
 from basekamp.models.inputs import FlatPixels, MixedColumns, NormalizedImage, OneHotColumns
 from basekamp.models.layers import seed_dropouts
 from basekamp.models.networks import Constant, ConvNet, Perceptron, ResNet
+from basekamp.models.tabular import Tabular, bin_edges, no_edges
+from basekamp.models.trees import TreeEnsemble
 
 
 def n_outputs(schema: Schema) -> int:
@@ -28,16 +31,37 @@ def n_outputs(schema: Schema) -> int:
     return len(schema.classes) or 1
 
 
-def build_model(hyperparameters: Hyperparameters, schema: Schema, *, prior: Tensor | None = None) -> nn.Module:
-    """Build an untrained network; `prior` [k] is what a constant model answers (zeros when left out).
+def fit_model(hyperparameters: Hyperparameters, data: Dataset) -> Tensor | None:
+    """What a network is built with from the training split, before any training; None for most.
+
+    A constant model's answer [k]: log class frequencies, or the standardised mean, 0. The borders of the bins of
+    `tabular`, [numbers, bins - 1].
+    """
+    train, schema = data.split("train"), data.schema
+    if hyperparameters.model == "tabular":
+        return bin_edges(torch.from_numpy(train.x[:, : schema.n_numeric]))
+    if hyperparameters.model not in CONSTANT_MODELS:
+        return None
+    if schema.task == "regression":
+        return torch.zeros(1)
+    counts = np.bincount(np.asarray(train.y), minlength=len(schema.classes))
+    return torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32)
+
+
+def build_model(hyperparameters: Hyperparameters, schema: Schema, *, fitted: Tensor | None = None) -> nn.Module:
+    """Build an untrained network; `fitted` is what `fit_model` gave (left out where weights are loaded anyway).
 
     Raises InputError for a model that this data cannot feed, or that cannot be imported.
     """
     name = hyperparameters.model
-    if name in ("majority", "mean"):
-        return _constant(name, schema, prior)
+    if name in CONSTANT_MODELS:
+        return _constant(name, schema, fitted)
+    if name == "tabular":
+        return _tabular(hyperparameters, schema, fitted)
     if name in ("linear", "mlp"):
         return _perceptron(hyperparameters, schema)
+    if name == "boosting":
+        return TreeEnsemble(n_outputs(schema))
     if name in ("cnn", "resnet"):
         return _image_network(hyperparameters, schema)
     return _own(hyperparameters, schema)
@@ -49,9 +73,11 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_multiplications(model: nn.Module, schema: Schema) -> int:
-    """Roughly how many multiplications one row takes: a convolution uses its weights at every pixel."""
+    """Roughly how many multiplications one row takes: a convolution uses its weights at every pixel, a table none."""
     pixels = math.prod(schema.input_shape[1:]) if schema.kind == "image" else 1
-    return sum(weights.numel() * (pixels if weights.dim() > 2 else 1) for weights in model.parameters())
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
+    counted = [weights for weights in model.parameters() if id(weights) not in tables]
+    return sum(weights.numel() * (pixels if weights.dim() == 4 else 1) for weights in counted)
 
 
 def one_line(error: Exception) -> str:
@@ -59,11 +85,11 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _constant(name: str, schema: Schema, prior: Tensor | None) -> nn.Module:
+def _constant(name: str, schema: Schema, answer: Tensor | None) -> nn.Module:
     fitting = "majority" if schema.task == "classification" else "mean"
     if name != fitting:
         raise InputError(f"model: {name} does not fit a {schema.task} target: use model: {fitting}.")
-    return Constant(torch.zeros(n_outputs(schema)) if prior is None else prior)
+    return Constant(torch.zeros(n_outputs(schema)) if answer is None else answer)
 
 
 def _perceptron(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
@@ -82,6 +108,14 @@ def _perceptron(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
         act=hyperparameters.act,
         dropout=hyperparameters.dropout,
     )
+
+
+def _tabular(hyperparameters: Hyperparameters, schema: Schema, edges: Tensor | None) -> nn.Module:
+    if schema.kind != "tabular":
+        raise InputError(f"model: tabular needs a table, and {schema.source} holds images: use model: cnn.")
+    settings: dict[str, Any] = hyperparameters.model_dump(include={"n_layers", "width", "act", "dropout"})
+    edges = no_edges(schema.n_numeric) if edges is None else edges
+    return Tabular(edges, schema.cardinalities, n_outputs(schema), **settings)
 
 
 def _image_network(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:

@@ -51,6 +51,14 @@ class TrainingData:
         return self.y.device
 
 
+def as_trained(schema: Schema, targets: NDArray[Any]) -> NDArray[Any]:
+    """Targets as a network learns them: class indices as they are, numbers standardised, float32."""
+    if schema.task == "classification":
+        return targets
+    standardised: NDArray[Any] = (targets.astype(np.float64) - schema.target_mean) / schema.target_std
+    return standardised.astype(np.float32)
+
+
 class ResidentFeed:
     """All rows [n, …] on the device; on the CPU they stay in the mapped file, which the system reads as needed."""
 
@@ -153,16 +161,13 @@ def load_training_data(data: Dataset, device: torch.device, *, streams: bool | N
     streams: whether rows are read from the disk as they are needed; by default when they do not fit the GPU.
     """
     train, validation, schema = data.split("train"), data.split("validation"), data.schema
-    y = np.asarray(train.y)
-    if schema.task == "regression":
-        y = ((y.astype(np.float64) - schema.target_mean) / schema.target_std).astype(np.float32)
     if streams is None:
         streams = not _fits(train.x.nbytes + validation.x.nbytes, device)
     x_validation = torch.from_numpy(validation.x)
     return TrainingData(
         schema=schema,
         feed=StreamedFeed(train.x, device) if streams else ResidentFeed(torch.from_numpy(train.x).to(device)),
-        y=torch.tensor(y, device=device),
+        y=torch.tensor(as_trained(schema, np.asarray(train.y)), device=device),
         x_validation=x_validation if streams else x_validation.to(device),
         targets_validation=np.asarray(validation.y),
     )

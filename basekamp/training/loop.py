@@ -55,6 +55,17 @@ class Course:
     seconds: float = 0.0
     ended: str = ""
 
+    def note(self, done: int, metric: str, value: float, loss: float) -> bool:
+        """Take down what it came to after `done` epochs; gives whether that is the best so far."""
+        self.curves["validation_metric"].append(value)
+        self.curves["validation_loss"].append(loss)
+        score = (value if METRICS[metric] == "maximize" else -value, -loss)
+        self.since_best += 1
+        if score <= self.best_score:
+            return False
+        self.best_score, self.best_epoch, self.since_best = score, done, 0
+        return True
+
     def copy(self) -> State:
         """Its values, which no later epoch changes."""
         return {**vars(self), "curves": {name: list(values) for name, values in self.curves.items()}}
@@ -270,13 +281,8 @@ class StackLoop:
     def _note(self, k: int, value: float, loss: float) -> None:
         """Take down what a network came to, and keep it when it is the best so far."""
         course, done = self.courses[self.alive[k]], self.epoch + 1 if self.has_started else 0
-        course.curves["validation_loss"].append(loss)
-        course.curves["validation_metric"].append(value)
-        score = (value if METRICS[self.metric] == "maximize" else -value, -loss)
-        course.since_best += 1
-        if score > course.best_score:
-            course.best_score, course.best_epoch, course.since_best = score, done, 0
-            course.best_weights = self.stack.state_dict(k) if self.keeps_weights else {}
+        if course.note(done, self.metric, value, loss) and self.keeps_weights:
+            course.best_weights = self.stack.state_dict(k)
 
     def _note_training(self, place: int, train_loss: float) -> None:
         sizes = self._batch_sizes()

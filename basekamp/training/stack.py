@@ -19,11 +19,12 @@ from basekamp.errors import InputError
 from basekamp.models.build import one_line
 from basekamp.models.inputs import MixedColumns, NormalizedImage
 from basekamp.models.layers import SeededDropout, dropouts, first_key, key_after
+from basekamp.models.tabular import NumberEmbedding
 
 CLOSE = 1e-4
 """How far a stacked network's outputs may be from those of the network alone."""
 
-_LOOKED_AFTER = (NormalizedImage, MixedColumns, SeededDropout)
+_LOOKED_AFTER = (NormalizedImage, MixedColumns, NumberEmbedding, SeededDropout)
 """Modules whose buffers training does not change, but for the keys of dropout, which `Stack.keys` holds."""
 
 # Gradients are added in place to views of one tensor, whatever their layout.

@@ -1,16 +1,12 @@
 """Train an attempt: k replicates of one set of hyperparameters, to one model file."""
 
 import hashlib
-import io
-import json
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from basekamp import __version__
@@ -18,24 +14,25 @@ from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from basekamp.hyperparameters import Hyperparameters, is_own_model
-from basekamp.models.build import build_model, count_multiplications, count_parameters
+from basekamp.models.build import build_model, count_multiplications, count_parameters, fit_model
 from basekamp.models.source import code_version
 from basekamp.storage import Store, open_store
+from basekamp.training.boosting import fit_boosting
 from basekamp.training.checkpoint import Checkpoints
 from basekamp.training.device import choose_device, count_processes, describe_device, fitting_threads
 from basekamp.training.feed import load_training_data
 from basekamp.training.files import remove_leftovers, replace_file
 from basekamp.training.grouping import in_groups, most_at_once
 from basekamp.training.launch import Job, launch
-from basekamp.training.loop import Member, StackLoop, State
+from basekamp.training.loop import Course, Member, StackLoop
 from basekamp.training.memory import too_large
+from basekamp.training.model_file import model_bytes
 from basekamp.training.progress import Progress, show_progress
 from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Training
 from basekamp.training.saver import Saver
 from basekamp.training.session import Session
 from basekamp.training.stack import why_not_stacked
 
-MODEL_FORMAT = 1
 ROWS_TRIED = 2
 
 
@@ -88,7 +85,7 @@ def train_model(
         checkpoint_seconds=checkpoint_seconds,
         first_seed=first_seed,
     )
-    if n_processes == 1:
+    if n_processes == 1 or hyperparameters.model == "boosting":
         return train_share(job, device, Crew(StackLoop, Saver))
     _check(load_dataset(dataset).schema, metric=metric, seeds=seeds)
     launch(job, n_processes)
@@ -102,21 +99,54 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
     key = _key(data.schema, job.hyperparameters, job.metric, job.seeds, job.first_seed, str(device.type), crew.size)
     saver = crew.saver(Checkpoints(key, _remote(job.store)), every_seconds=job.checkpoint_seconds)
     with saver.stopping_on_sigterm():
-        training, weights = _train(job, data, device, crew, saver)
+        came_to = (
+            _boost(job, data) if job.hyperparameters.model == "boosting" else _train(job, data, device, crew, saver)
+        )
+        training = Training(
+            hyperparameters=job.hyperparameters.model_dump(),
+            metric=job.metric,
+            n_parameters=came_to.n_parameters,
+            device=came_to.device,
+            versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
+            replicates=[course.replicate(seed) for seed, course in enumerate(came_to.courses, job.first_seed)],
+        )
         if crew.leads:
-            _write(job.directory, training, _model_bytes(job.hyperparameters, data.schema, weights))
+            weights = [course.best_weights for course in came_to.courses]
+            _write(job.directory, training, model_bytes(job.hyperparameters, data.schema, weights))
             saver.remove()
     return training
 
 
-def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Saver) -> tuple[Training, list[State]]:
-    hyperparameters, schema = job.hyperparameters, data.schema
-    members = [Member(seed, hyperparameters) for seed in range(job.first_seed, job.first_seed + job.seeds)]
-    build = partial(build_model, schema=schema, prior=_prior(data))
-    untrained, rows = build(hyperparameters), load_training_data(data, device)
-    most = most_at_once(untrained, hyperparameters, schema, device) if crew.size == 1 else 1
-    if most > 1 and is_own_model(hyperparameters.model):
-        most = _most_of_own_model(build, hyperparameters, rows.x_validation[:ROWS_TRIED], most)
+@dataclass(frozen=True)
+class _Outcome:
+    """How each seed fared, in order, and on what."""
+
+    courses: list[Course]
+    n_parameters: int
+    device: str
+
+
+def _boost(job: Job, data: Dataset) -> _Outcome:
+    """Grow trees, on the CPU, seed after seed."""
+    courses = []
+    with show_progress() as progress:
+        for seed in range(job.first_seed, job.first_seed + job.seeds):
+            courses.append(fit_boosting(data, job.hyperparameters, seed=seed, metric=job.metric))
+            best = courses[-1].curves["validation_metric"][courses[-1].best_epoch]
+            progress(len(courses), job.seeds, f"seed {seed}, {job.metric} {best:.4f}")
+    n_nodes = courses[0].best_weights["value"].numel()
+    return _Outcome(courses, n_nodes, describe_device(torch.device("cpu")))
+
+
+def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Saver) -> _Outcome:
+    """Train networks, in groups of seeds."""
+    settings, schema = job.hyperparameters, data.schema
+    members = [Member(seed, settings) for seed in range(job.first_seed, job.first_seed + job.seeds)]
+    build = partial(build_model, schema=schema, fitted=fit_model(settings, data))
+    untrained, rows = build(settings), load_training_data(data, device)
+    most = most_at_once(untrained, settings, schema, device) if crew.size == 1 else 1
+    if most > 1 and is_own_model(settings.model):
+        most = _most_of_own_model(build, settings, rows.x_validation[:ROWS_TRIED], most)
 
     def make_loop(places: Sequence[int]) -> StackLoop:
         return crew.loop(build, rows, [members[place] for place in places], metric=job.metric)
@@ -124,21 +154,13 @@ def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Sav
     session = Session(make_loop, in_groups(range(len(members)), most), saver)
     if session.resume(device):
         print(f"Resuming from a checkpoint: {_told(session, members)}.", flush=True)
-    step_size = count_multiplications(untrained, schema) * hyperparameters.batch_size // crew.size
+    step_size = count_multiplications(untrained, schema) * settings.batch_size // crew.size
     with fitting_threads(device, step_size=step_size * len(session.groups[0])):
         told = describe_device(device, n_processes=crew.size)
     with show_progress() as progress:
         train_groups(session, device, step_size=step_size, after_epoch=lambda: _tell(progress, session, members))
     courses = [course for _, course in sorted(session.courses().items())]
-    training = Training(
-        hyperparameters=hyperparameters.model_dump(),
-        metric=job.metric,
-        n_parameters=count_parameters(untrained),
-        device=told,
-        versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
-        replicates=[course.replicate(member.seed) for course, member in zip(courses, members, strict=True)],
-    )
-    return training, [course.best_weights for course in courses]
+    return _Outcome(courses, count_parameters(untrained), told)
 
 
 def train_groups(session: Session, device: torch.device, *, step_size: int, after_epoch: Callable[[], None]) -> None:
@@ -164,30 +186,6 @@ def train_groups(session: Session, device: torch.device, *, step_size: int, afte
             continue
         session.finish(place)
         place += 1
-
-
-def load_models(path: Path, device: torch.device) -> tuple[Schema, list[torch.nn.Module]]:
-    """Rebuild every replicate of a model file, ready to predict. Reads tensors and plain values only.
-
-    Raises InputError for a file that is no model file of ours.
-    """
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        if saved["format"] != MODEL_FORMAT:
-            raise ValueError(f"format {saved['format']}, this basekamp reads {MODEL_FORMAT}")
-        hyperparameters = Hyperparameters.model_validate(saved["hyperparameters"])
-        schema = Schema.model_validate(saved["schema"])
-        state_dicts = saved["state_dicts"]
-    except Exception as error:
-        raise InputError(f"{path} is no model file of basekamp ({type(error).__name__}): train it again.") from error
-    models = [build_model(hyperparameters, schema).to(device).eval() for _ in state_dicts]
-    for model, state_dict in zip(models, state_dicts, strict=True):
-        try:
-            model.load_state_dict(state_dict)
-        except RuntimeError as error:
-            name = hyperparameters.model
-            raise InputError(f"{path} does not fit model: {name} as its code is now: train it again.") from error
-    return schema, models
 
 
 def _check(schema: Schema, *, metric: str, seeds: int) -> None:
@@ -241,14 +239,6 @@ def _write(directory: Path, training: Training, model: bytes) -> None:
         ) from error
 
 
-def _prior(data: Dataset) -> torch.Tensor:
-    """Log class frequencies [k] of the training split, or the standardised mean, which is 0."""
-    if data.schema.task == "regression":
-        return torch.zeros(1)
-    counts = np.bincount(np.asarray(data.split("train").y), minlength=len(data.schema.classes))
-    return torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32)
-
-
 def _key(schema: Schema, hyperparameters: Hyperparameters, *more: object) -> str:
     """The same training has the same checkpoints, in whichever process or pod it runs."""
     parts = [
@@ -264,22 +254,3 @@ def _key(schema: Schema, hyperparameters: Hyperparameters, *more: object) -> str
 def _remote(store: str) -> Store | None:
     """The store, where it is not a folder: that would keep no more than this disk does."""
     return open_store(store) if store.startswith(("s3://", "minio://")) else None
-
-
-def _model_bytes(hyperparameters: Hyperparameters, schema: Schema, weights: list[State]) -> bytes:
-    """Serialise so that equal models are equal bytes.
-
-    Through memory, since torch names its archive after the file; with texts that are objects of their own or
-    interned, since a pickle tells whether two equal texts were one object.
-    """
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "format": MODEL_FORMAT,
-            "hyperparameters": json.loads(hyperparameters.model_dump_json()),
-            "schema": json.loads(schema.model_dump_json()),
-            "state_dicts": [{sys.intern(name): tensor.cpu() for name, tensor in state.items()} for state in weights],
-        },
-        buffer,
-    )
-    return buffer.getvalue()
