@@ -69,6 +69,9 @@ class SharedLoop(StackLoop):
         dist.all_reduce(summed)
         return summed
 
+    def _stepper(self) -> None:
+        """No graph: other ranks are waited for in each step."""
+
     def _judge(self, *arguments: Any) -> list[str]:
         return _as_rank_0(lambda: super(SharedLoop, self)._judge(*arguments))
 

@@ -24,6 +24,7 @@ from basekamp.hyperparameters import Hyperparameters, is_own_model
 from basekamp.models.build import n_outputs, one_line
 from basekamp.models.layers import next_keys
 from basekamp.training.augment import Draws, augmentation
+from basekamp.training.cuda_graph import Stepper
 from basekamp.training.feed import TrainingData
 from basekamp.training.optimizer import StackedAdamW, clip_gradients
 from basekamp.training.results import Curves, Replicate
@@ -93,6 +94,16 @@ class Step(NamedTuple):
     rate: float | Tensor
     follow: float | Tensor
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it as tensors, in order; only on CUDA, where the numbers are tensors too."""
+        return (self.rows, *(self.draws or ()), self.rate, self.follow)
+
+    @classmethod
+    def of(cls, tensors: tuple[Tensor, ...]) -> "Step":
+        """The step that `tensors` were of."""
+        rows, *draws, rate, follow = tensors
+        return cls(rows, Draws(*draws) if draws else None, rate, follow)
+
     def part(self, which: int, number: int) -> "Step":
         """Every `number`-th row, from the row `which` on."""
         draws = None if self.draws is None else Draws(*(values[which::number] for values in self.draws))
@@ -129,6 +140,7 @@ class StackLoop:
         self.epoch = self.step = 0
         self.has_started = False
         self.after_step: Callable[[], None] = lambda: None
+        self.stepper = self._stepper()
         self.marked_at = 0.0
 
     def run(self, *, after_epoch: Callable[[], None] = lambda: None, until: int | None = None) -> None:
@@ -185,6 +197,7 @@ class StackLoop:
             self.optimizer = StackedAdamW(self.stack, settings, state["moments"])
         self.average = None if state["average"] is None else state["average"].to(self.data.device)
         self.loss_sums = state["loss_sums"].to(self.data.device)
+        self.stepper = self._stepper()
 
     def try_batch(self, size: int) -> None:
         """Compute the gradients of that many rows, and forget them; raises what that raises."""
@@ -237,7 +250,10 @@ class StackLoop:
         self.data.feed.begin([step.rows for step in steps])
         self.stack.train()
         for step in steps:
-            self._take(step)
+            if self.stepper is None:
+                self._take(step)
+            else:
+                self.stepper(step.tensors())
             self.step += 1
             self.after_step()
         ended = self._judge((self.loss_sums / len(self.data.y)).tolist())
@@ -366,6 +382,13 @@ class StackLoop:
         is_mixed = precision == "bfloat16" or (precision == "auto" and device == "cuda")
         return torch.autocast(device, dtype=torch.bfloat16) if is_mixed else nullcontext()
 
+    def _stepper(self) -> Stepper | None:
+        """What takes steps as a CUDA graph when that pays; only for rows that lie on the GPU."""
+        if self.data.device.type != "cuda" or not self.data.feed.is_resident or self.optimizer is None:
+            return None
+        left = len(self._batch_sizes()) * self.hyperparameters.n_epochs - self.steps_done()
+        return Stepper(lambda tensors: self._take(Step.of(tensors)), left)
+
     def _averaged(self) -> AbstractContextManager[None]:
         """Judge and keep the averaged weights where there are any."""
         return nullcontext() if self.average is None else self.stack.holding(self.average)
@@ -385,6 +408,7 @@ class StackLoop:
         if self.average is not None:
             self.average = select(self.average)
         self.loss_sums = self.loss_sums[kept]
+        self.stepper = self._stepper()
 
     def steps_done(self) -> int:
         """How many steps were taken so far."""
