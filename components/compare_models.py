@@ -10,6 +10,7 @@ def compare_models(
     dataset: dsl.Input[dsl.Dataset],
     model_file: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
+    ladder: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
     record: dsl.Output[dsl.Artifact],
@@ -28,6 +29,7 @@ def compare_models(
         dataset: The data set folder from prepare-data.
         model_file: The model folder from train-model.
         evaluation: The evaluation folder from evaluate-model.
+        ladder: The ladder folder from measure-ladder.
         report: The report as one HTML page.
         summary: The verdict and its table as Markdown.
         record: The record as JSON.
@@ -47,7 +49,7 @@ def compare_models(
     named = {"experiment": experiment, "attempt": attempt, "run": run_id, "image": image}
     question = Question(hypothesis=hypothesis, expect=expect, **named)
     pages = {"html": Path(report.path), "markdown": Path(summary.path)}
-    folders = (Path(dataset.path), Path(model_file.path), Path(evaluation.path))
+    folders = (Path(dataset.path), Path(model_file.path), Path(evaluation.path), Path(ladder.path))
     written = compare_models(*folders, question, store=store, gpus=gpus, **pages)
     Path(record.path).write_text(written.model_dump_json(indent=1))
     record.metadata.update(name=written.name, key=written.key)

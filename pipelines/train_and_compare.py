@@ -5,6 +5,7 @@ from kfp import dsl, kubernetes
 from basekamp.hyperparameters import Hyperparameters
 from components.compare_models import compare_models
 from components.evaluate_model import evaluate_model
+from components.measure_ladder import measure_ladder
 from components.prepare_data import prepare_data
 from components.train_model import train_model
 
@@ -135,6 +136,7 @@ def train_and_compare(
         data_fingerprint=data_fingerprint,
         code_version=code_version,
     )
+    measured = measure_ladder(dataset=prepared.outputs["dataset"], metric=metric, code_version=code_version)
     trained = train_model(
         dataset=prepared.outputs["dataset"],
         metric=metric,
@@ -158,6 +160,7 @@ def train_and_compare(
         dataset=prepared.outputs["dataset"],
         model_file=trained.outputs["model_file"],
         evaluation=evaluated.outputs["evaluation"],
+        ladder=measured.outputs["ladder"],
         store=store,
         experiment=experiment,
         run_id=f"{dsl.PIPELINE_JOB_NAME_PLACEHOLDER}/{dsl.PIPELINE_JOB_ID_PLACEHOLDER}",
@@ -171,7 +174,7 @@ def train_and_compare(
     compared.set_caching_options(False)
     # A preempted or evicted training goes on from its checkpoint.
     trained.set_retry(num_retries=2)
-    for step in (prepared, trained, evaluated, compared):
+    for step in (prepared, measured, trained, evaluated, compared):
         step.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
     for step, count in ((trained, gpus), (evaluated, evaluation_gpus), (compared, evaluation_gpus)):
         step.set_accelerator_type(gpu_type).set_accelerator_limit(count)

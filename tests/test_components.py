@@ -10,10 +10,11 @@ from basekamp.experiment import DataSettings, Split
 from basekamp.hyperparameters import Hyperparameters
 from components.compare_models import compare_models
 from components.evaluate_model import evaluate_model
+from components.measure_ladder import measure_ladder
 from components.prepare_data import prepare_data
 from components.train_model import train_model
 
-COMPONENTS = [prepare_data, train_model, evaluate_model, compare_models]
+COMPONENTS = [prepare_data, measure_ladder, train_model, evaluate_model, compare_models]
 MOST_STATEMENTS = 15
 
 

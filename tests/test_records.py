@@ -19,6 +19,7 @@ from basekamp.data.dataset import load_dataset
 from basekamp.data.prepare import prepare_data
 from basekamp.errors import InputError, StoreError
 from basekamp.evaluation.evaluate import evaluate_model, predict_split
+from basekamp.evaluation.ladder import measure_ladder
 from basekamp.experiment import DataSettings, Split
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.naming import MAX_BYTES, Name, id_time, new_id, parse_name
@@ -87,6 +88,7 @@ def trained(tmp_path_factory):
     prepare_data(DataSettings(source="sklearn:digits", target="digit", split=split), folder / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BASEKAMP_HOME", str(folder / "home"))
+        measure_ladder(folder / "data", folder / "ladder", metric="accuracy")
         for recipe in RECIPES:
             learn(folder, recipe)
     return folder
@@ -108,6 +110,7 @@ class Camp:
             folders.get("data", self.trained / "data"),
             folders.get("model", self.trained / recipe),
             folders.get("told", self.trained / f"{recipe}-told"),
+            self.trained / "ladder",
             question,
             store=self.url,
             html=self.folder / "report.html",
@@ -610,6 +613,7 @@ def test_a_minimised_metric_is_judged_gated_and_sorted_the_other_way_round(tmp_p
     prepare_data(DataSettings(source=str(tmp_path / "table.csv"), target="y"), tmp_path / "data")
     monkeypatch.setitem(RECIPES, "mean", {"model": "mean"})
     monkeypatch.setitem(RECIPES, "line", {"model": "linear", "n_epochs": 6, "batch_size": 16, "lr": 0.05})
+    measure_ladder(tmp_path / "data", tmp_path / "ladder", metric="rmse")
     camp = Camp(tmp_path, tmp_path, str(tmp_path / "store"))
     for recipe, attempt in (("mean", "baseline"), ("line", "line")):
         learn(tmp_path, recipe, metric="rmse")
@@ -617,6 +621,8 @@ def test_a_minimised_metric_is_judged_gated_and_sorted_the_other_way_round(tmp_p
     assert record.verdict == "supported" and record.comparison.difference.value < 0 < record.comparison.difference.gain
     assert record.opening.passed and camp.shelf.champion.attempt == "line"
     assert camp.shelf.baseline.params == {"model": "mean"} and camp.shelf.baseline.spread == 0.0
+    lowest, linear, boosting = (rung.metrics["rmse"] for rung in record.ladder.rungs)
+    assert linear < lowest and boosting < lowest
     assert record.comparison.sentence.startswith("rmse is ") and " better (± " in record.comparison.sentence
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import PREDICTIONS_FILE, Evaluation, Predictions, read_evaluation
+from basekamp.evaluation.ladder import Ladder
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.naming import Value, id_digest, id_time, new_id
 from basekamp.records.gate import earlier_opening, may_open, open_test_split, record_opening
@@ -64,6 +65,7 @@ class _Evidence:
     data: Dataset
     model: Path
     evaluation: Path
+    ladder: Path
     store: Store
     shelf: Shelf
     baseline: Record | None
@@ -74,6 +76,7 @@ def compare_models(
     dataset: Path,
     model: Path,
     evaluation: Path,
+    ladder: Path,
     question: Question,
     *,
     store: str,
@@ -83,7 +86,8 @@ def compare_models(
 ) -> Record:
     """Judge the run, put its record into the store, and write the report as HTML and Markdown.
 
-    `model` and `evaluation` are the folders that `train_model` and `evaluate_model` wrote. The store gets the
+    `model`, `evaluation` and `ladder` are the folders that `train_model`, `evaluate_model` and `measure_ladder` wrote.
+    The store gets the
     predictions, the model, the report and at last the JSON, which makes the record exist. Called again, it gives
     the same record; after a call that was cut off, it completes it under the same id.
 
@@ -98,7 +102,7 @@ def compare_models(
     if stored:
         record = read_record(opened, stored)
     else:
-        evidence = _Evidence(load_dataset(dataset), model, evaluation, opened, shelf, baseline, gpus)
+        evidence = _Evidence(load_dataset(dataset), model, evaluation, ladder, opened, shelf, baseline, gpus)
         record = _make_record(evidence, question, (id_in(leftovers[0]) if leftovers else None) or question.new_id())
     html.write_text(attempt_html(record, baseline, shelf), encoding="utf-8")
     markdown.write_text(attempt_markdown(record, baseline), encoding="utf-8")
@@ -138,6 +142,7 @@ def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Rec
         evaluation=told,
         comparison=comparison,
         opening=opening,
+        ladder=Ladder.read(evidence.ladder),
         files={
             MODEL: _digest(evidence.model / MODEL_FILE),
             PREDICTIONS: _digest(evidence.evaluation / PREDICTIONS_FILE),

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Evaluation
+from basekamp.evaluation.ladder import Ladder
 from basekamp.naming import Name, Value, format_name, parse_name
 from basekamp.records.verdict import Comparison, Verdict
 from basekamp.training.results import Training
@@ -75,6 +76,7 @@ class Record(Strict):
     evaluation: Evaluation
     comparison: Comparison | None
     opening: Opening | None
+    ladder: Ladder | None = None
     files: dict[str, str]
 
     @property

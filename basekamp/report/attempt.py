@@ -8,6 +8,7 @@ from basekamp.records.record import Record
 from basekamp.records.shelf import Row, Shelf
 from basekamp.records.verdict import Comparison
 from basekamp.report import charts
+from basekamp.report.ladder import ladder_steps
 from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
 from basekamp.report.page import render
 
@@ -59,6 +60,7 @@ def attempt_html(record: Record, baseline: Record | None, shelf: Shelf) -> str:
         tone=TONES.get(record.verdict or "", ""),
         lines=metric_lines(record, other),
         rows=shown,
+        ladder=ladder_steps(record, other, [row for _, row in rows]),
         num_rows=len(rows),
         is_champion=any(row.champion and row.id == record.id for _, row in rows),
         gate_closed=_why_closed(record, other),

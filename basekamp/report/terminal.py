@@ -20,7 +20,7 @@ from basekamp.evaluation.goals import METRICS
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row
 
-STEPS = ("prepare-data", "train-model", "evaluate-model", "compare-models")
+STEPS = ("prepare-data", "measure-ladder", "train-model", "evaluate-model", "compare-models")
 VERDICT_STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}
 STATE_MARKS: dict[StepState, tuple[str, str]] = {
     "done": ("✓", "green"),
