@@ -1,17 +1,18 @@
-"""What is tried against a baseline: attempts, each with its hypothesis, and sweeps."""
+"""What is tried against a baseline: attempts, each with its hypothesis."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from basekamp.hyperparameters import Hyperparameters, Number, Whole, override, override_problems
-from basekamp.validation import Problem, not_allowed, problems_of, raise_together, said, show, unknown_key
+from basekamp.hyperparameters import Hyperparameters, Number, override, override_problems
+from basekamp.validation import Problem, not_allowed, problems_of, raise_together, said
 
 Task = Literal["classification", "regression"]
 
-_SETTINGS = tuple(Hyperparameters.model_fields)
+LONGEST_HYPOTHESIS = 2000
+
 _TASK_OF_MODEL: Mapping[str, Task] = MappingProxyType({"majority": "classification", "mean": "regression"})
 
 Name = Annotated[
@@ -35,8 +36,8 @@ class Attempt(Section):
     name: Name
     hypothesis: str = Field(
         min_length=1,
-        max_length=2000,
-        description="a sentence of at most 2000 characters that says what should help, and why",
+        max_length=LONGEST_HYPOTHESIS,
+        description=f"a sentence of at most {LONGEST_HYPOTHESIS} characters that says what should help, and why",
     )
     expect: Number = Field(gt=0, description="a number above 0: the smallest gain that matters, in the metric's unit")
     overrides: dict[str, Any] = {}
@@ -58,23 +59,6 @@ class Attempt(Section):
     def _overrides_are_settings(cls, overrides: dict[str, Any]) -> dict[str, Any]:
         raise_together(override_problems(overrides, other_keys=("hypothesis", "expect")))
         return overrides
-
-
-class Sweep(Section):
-    """The settings to search, each a list of values or a range `[low, high, log|linear]`."""
-
-    over: dict[str, list[Any]] = Field(
-        min_length=1,
-        description="a mapping of hyperparameters, such as {lr: [1e-4, 3e-2, log], width: [64, 128]}",
-    )
-    trials: Whole = Field(ge=1, le=100_000, description="a whole number from 1 to 100000")
-    method: Literal["grid", "random", "tpe", "halving"] = Field(description="grid, random, tpe or halving")
-
-    @field_validator("over")
-    @classmethod
-    def _values_are_settings(cls, over: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        raise_together(problem for key, values in over.items() for problem in _sweep_problems(key, values))
-        return over
 
 
 def gather_overrides(name: str, body: object) -> object:
@@ -108,30 +92,3 @@ def attempt_problems(attempt: Attempt, baseline: Mapping[str, Any], task: Task |
     idle = [key for key in attempt.overrides if key != "options" and key not in model.used()]
     clause = f" has no effect with model: {model.model}: take it out, or choose a model that uses it."
     return [Problem((key,), clause) for key in idle]
-
-
-def _sweep_problems(key: str, values: list[Any]) -> Iterator[Problem]:
-    swept = [name for name in _SETTINGS if name != "options"]
-    if key not in swept:
-        yield Problem((key,), unknown_key(key, swept), values)
-        return
-    if not values or any(value in values[:i] for i, value in enumerate(values)):
-        yield Problem((key,), " needs a list of different values, or a range such as [1e-4, 3e-2, log].", values)
-        return
-    if is_range(values):
-        low, high, scale = values
-        values = [low, high]
-        if low >= high or (scale == "log" and low <= 0):
-            use = "[low, high, log] or [low, high, linear] with low below high, and above 0 for log"
-            yield Problem((key,), f"=[{show(low)}, {show(high)}, {scale}] is not allowed: use {use}.")
-            return
-    for index, value in enumerate(values):
-        for problem in override_problems({key: value}):
-            yield problem._replace(path=(key, index))
-
-
-def is_range(values: list[Any]) -> bool:
-    """Return whether a sweep's list is a range `[low, high, log|linear]` rather than single values."""
-    if len(values) != 3 or values[2] not in ("log", "linear"):
-        return False
-    return all(isinstance(end, int | float) and not isinstance(end, bool) for end in values[:2])

@@ -45,7 +45,6 @@ def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str) -> None:
 
     from basekamp.cluster.campaign import attempts_to_run, run_experiment
     from basekamp.experiment import load_experiment
-    from basekamp.records.shelf import REPORT
     from basekamp.report.terminal import StepDisplay, leaderboard
 
     experiment = load_experiment(file)
@@ -57,9 +56,31 @@ def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str) -> None:
     console.print()
     console.print(leaderboard(_best_first(shelf.rows), width=console.width))
     console.print()
-    for row in made:
-        click.echo(f"report of {row.attempt}: {store.rstrip('/')}/{row.beside(REPORT)}")
-    click.echo(f"Next: basekamp runs {file}{'' if store == DEFAULT_STORE else f' --store {store}'}")
+    _tell_reports(made, store)
+    click.echo(f"Next: {_runs_command(file, store)}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@STORE_OPTION
+@GPUS_OPTION
+def sweep(file: Path, store: str, gpus: str) -> None:
+    """Search the settings of the file's sweep, train the winner on fresh seeds, and judge it against the baseline."""
+    from rich.console import Console
+
+    from basekamp.cluster.campaign import run_sweep
+    from basekamp.experiment import load_experiment
+    from basekamp.report.terminal import StepDisplay, leaderboard
+
+    console = Console(file=sys.stdout)
+    shelf, row, page = run_sweep(
+        load_experiment(file), store=_store_url(store), gpus=gpus, display=StepDisplay(console)
+    )
+    console.print()
+    console.print(leaderboard(_best_first(shelf.rows), width=console.width))
+    click.echo(f"\nreport of all trials: {store.rstrip('/')}/{page}")
+    _tell_reports([row], store)
+    click.echo(f"Next: {_runs_command(file, store)}")
 
 
 @main.command()
@@ -153,7 +174,8 @@ def check(file: Path, as_json: bool) -> None:
         click.echo(experiment.model_dump_json(indent=1))
         return
     click.echo(
-        f"{file} is sound: {experiment.experiment}, {experiment.metric.name}, {len(experiment.attempts)} attempts."
+        f"{file} is sound: {experiment.experiment}, {experiment.metric.name}, {len(experiment.attempts)} attempts"
+        + (f", a sweep of {experiment.sweep.trials} trials." if experiment.sweep else ".")
     )
     click.echo(f"Next: basekamp run {file}")
 
@@ -185,6 +207,7 @@ def compile_pipelines(only_check: bool, image: str, output: Path) -> None:
 @click.option("--kube-context", default="", help="Without --host: context of the kubeconfig to go through.")
 @click.option("--namespace", default="", help="Namespace of a multi-user Kubeflow.")
 @click.option("--attempt", "attempts", multiple=True, help="Only this attempt; may be given again.")
+@click.option("--sweep", is_flag=True, help="The sweep of the file, instead of its attempts.")
 @click.option("--store", default="minio://mlpipeline/basekamp", show_default=True, help="s3:// or minio:// URL.")
 @GPUS_OPTION
 @click.option("--set", "placement", multiple=True, metavar="KEY=VALUE", help="gpu_type, memory, node_selector, ...")
@@ -292,6 +315,17 @@ def name_format() -> None:
     for line in sys.stdin:
         if line.strip():
             click.echo(format_name(name_from_json(line)))
+
+
+def _tell_reports(rows: list[Any], store: str) -> None:
+    from basekamp.records.shelf import REPORT
+
+    for row in rows:
+        click.echo(f"report of {row.attempt}: {store.rstrip('/')}/{row.beside(REPORT)}")
+
+
+def _runs_command(file: Path, store: str) -> str:
+    return f"basekamp runs {file}{'' if store == DEFAULT_STORE else f' --store {store}'}"
 
 
 def _rows(place: str | None, store: str) -> list[Any]:

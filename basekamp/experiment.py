@@ -10,7 +10,6 @@ from basekamp.attempt import (
     Attempt,
     Name,
     Section,
-    Sweep,
     Task,
     attempt_problems,
     gather_overrides,
@@ -19,6 +18,7 @@ from basekamp.attempt import (
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, METRICS, REGRESSION_METRICS, Goal
 from basekamp.hyperparameters import Hyperparameters, Number, Whole, override, override_problems
+from basekamp.sweeps.settings import SWEEP, Sweep, gather_settings, sweep_problems
 from basekamp.validation import (
     Problem,
     did_you_mean,
@@ -174,6 +174,21 @@ class Experiment(Section):
     def _sweep_is_given(cls, sweep: Any) -> Any:
         if sweep is None:
             raise said(" is empty: use a mapping with over, trials and method, or leave the key out.")
+        return gather_settings(sweep)
+
+    @field_validator("sweep")
+    @classmethod
+    def _sweep_fits(cls, sweep: Sweep | None, info: ValidationInfo) -> Sweep | None:
+        baseline, attempts = info.data.get("baseline"), info.data.get("attempts")
+        if sweep is None or baseline is None or attempts is None:
+            return sweep
+        if SWEEP in attempts:
+            raise said(f" would make the attempt {SWEEP}, and the file has one: give that another name.")
+        if sweep.start and sweep.start not in attempts:
+            use = one_of(list(attempts)) if attempts else "leave it out for the baseline"
+            raise_together([Problem(("start",), not_allowed(sweep.start, use))])
+        start = override(baseline, attempts[sweep.start].overrides) if sweep.start else baseline
+        raise_together(sweep_problems(sweep, start, _known_task(info.data)))
         return sweep
 
     @property
@@ -194,6 +209,12 @@ class Experiment(Section):
             near = did_you_mean(attempt, self.attempts)
             raise InputError(f"{show(attempt)} is not an attempt of {self.experiment}: {near}{allowed}.")
         return Hyperparameters.from_mapping(override(self.baseline, self.attempts[attempt].overrides))
+
+    def sweep_start(self) -> Hyperparameters:
+        """Return what every trial of the sweep has but for the settings that are searched."""
+        assert self.sweep is not None, "only an experiment with a sweep is asked where it starts"
+        start = self.hyperparameters(self.sweep.start or None)
+        return Hyperparameters.from_mapping(override(start.model_dump(), self.sweep.overrides))
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -229,7 +250,9 @@ def _listing(path: str, problems: list[tuple[int, str]]) -> str:
 
 
 def _as_written(path: KeyPath) -> KeyPath:
-    """Return where the file holds what a field of `Attempt` holds: overrides lie beside the hypothesis."""
+    """Return where the file holds what a field of `Attempt` or `Sweep` holds: overrides lie beside the others."""
+    if path[:2] == ("sweep", "overrides"):
+        return path[:1] + path[2:]
     if len(path) < 3 or path[0] != "attempts":
         return path
     return path[:2] + (path[3:] if path[2] in ("overrides", "name") else path[2:])

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from basekamp.errors import InputError
-from basekamp.evaluation.goals import METRICS, RESULT_KEYS
+from basekamp.evaluation.goals import METRICS, RESULT_KEYS, TRIAL_KEYS
 from basekamp.validation import (
     Problem,
     did_you_mean,
@@ -167,13 +167,7 @@ class Hyperparameters(BaseModel):
 
     def used(self) -> tuple[str, ...]:
         """Return the names of the settings that this model reads, in declared order; own options are not among them."""
-        if self.model in CONSTANT_MODELS:
-            return ("model",)
-        if self.model == "boosting":
-            return ("model", *_BOOSTING_FIELDS)
-        has_layers = self.model != "linear" and not is_own_model(self.model)
-        unused = {"options", *_BOOSTING_FIELDS, *(() if has_layers else _LAYER_FIELDS)}
-        return tuple(name for name in type(self).model_fields if name not in unused)
+        return settings_read_by(self.model)
 
     def effective(self) -> dict[str, Option]:
         """Return what matters for this model, in declared order, `model` first and own options last.
@@ -186,6 +180,17 @@ class Hyperparameters(BaseModel):
             **{key: value for key, value in told.items() if key not in _EXTRA_FIELDS or value != fields[key].default},
             **self.options,
         }
+
+
+def settings_read_by(model: str) -> tuple[str, ...]:
+    """Return the names of the settings that a model reads, in declared order; own options are not among them."""
+    if model in CONSTANT_MODELS:
+        return ("model",)
+    if model == "boosting":
+        return ("model", *_BOOSTING_FIELDS)
+    has_layers = model != "linear" and not is_own_model(model)
+    unused = {"options", *_BOOSTING_FIELDS, *(() if has_layers else _LAYER_FIELDS)}
+    return tuple(name for name in Hyperparameters.model_fields if name not in unused)
 
 
 def is_own_model(model: str) -> bool:
@@ -238,7 +243,7 @@ def _json_object(name: str, text: str) -> dict[str, Any]:
 def _option_clause(key: object, value: object) -> str:
     if not isinstance(key, str) or not _is_name(key):
         return " is not allowed as a keyword: use letters, digits and _, not beginning with a digit."
-    if key in RESULT_KEYS or key in METRICS:
+    if key in (*RESULT_KEYS, *TRIAL_KEYS) or key in METRICS:
         return " is a result's name in every record: give the option another name."
     if key in Hyperparameters.model_fields:
         return " is the name of a hyperparameter: give the option another name."

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from kfp import compiler
 
+from pipelines.sweep import sweep
 from pipelines.train_and_compare import train_and_compare
 
 FOLDER = Path(__file__).parent
-PIPELINES = (train_and_compare,)
+PIPELINES = (train_and_compare, sweep)
 
 
 def compile_all(folder: Path = FOLDER) -> list[Path]:

@@ -1,6 +1,6 @@
 """One attempt (or the baseline) as one pipeline run: prepare, train, evaluate, compare."""
 
-from kfp import dsl, kubernetes
+from kfp import dsl
 
 from basekamp.hyperparameters import Hyperparameters
 from components.compare_models import compare_models
@@ -8,12 +8,7 @@ from components.evaluate_model import evaluate_model
 from components.measure_ladder import measure_ladder
 from components.prepare_data import prepare_data
 from components.train_model import train_model
-
-MINIO_SECRET = "mlpipeline-minio-artifact"
-MINIO_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
-
-STORE_SETTINGS = "basekamp-store"
-STORE_KEYS = {"endpoint": "BASEKAMP_S3_ENDPOINT", "region": "AWS_REGION"}
+from pipelines.placement import ask_for, on_gpus, reaches_store, trains_on
 
 
 @dsl.pipeline(name="train-and-compare")
@@ -172,18 +167,8 @@ def train_and_compare(
     )
     # A verdict depends on what the store holds by then.
     compared.set_caching_options(False)
-    # A preempted or evicted training goes on from its checkpoint.
-    trained.set_retry(num_retries=2)
-    for step in (prepared, measured, trained, evaluated, compared):
-        step.set_cpu_request(cpu).set_memory_request(memory).set_memory_limit(memory)
-    for step, count in ((trained, gpus), (evaluated, evaluation_gpus), (compared, evaluation_gpus)):
-        step.set_accelerator_type(gpu_type).set_accelerator_limit(count)
-    kubernetes.add_node_selector_json(trained, node_selector)
-    kubernetes.add_toleration_json(trained, tolerations)
-    # PyTorch shares memory between processes through /dev/shm, 64 MiB unless mounted; `memory` is its limit.
-    kubernetes.empty_dir_mount(trained, volume_name="dshm", mount_path="/dev/shm", medium="Memory")
-    for task_on_store in (prepared, trained, compared):
-        kubernetes.use_secret_as_env(task_on_store, secret_name=MINIO_SECRET, secret_key_to_env=MINIO_KEYS)
-        kubernetes.use_config_map_as_env(
-            task_on_store, config_map_name=STORE_SETTINGS, config_map_key_to_env=STORE_KEYS, optional=True
-        )
+    ask_for(prepared, measured, trained, evaluated, compared, cpu=cpu, memory=memory)
+    on_gpus(trained, gpu_type=gpu_type, count=gpus)
+    on_gpus(evaluated, compared, gpu_type=gpu_type, count=evaluation_gpus)
+    trains_on(trained, node_selector=node_selector, tolerations=tolerations)
+    reaches_store(prepared, trained, compared)

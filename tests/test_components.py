@@ -9,12 +9,24 @@ from basekamp.cluster.trainjob import train_on_nodes
 from basekamp.experiment import DataSettings, Split
 from basekamp.hyperparameters import Hyperparameters
 from components.compare_models import compare_models
+from components.conclude_sweep import conclude_sweep
 from components.evaluate_model import evaluate_model
 from components.measure_ladder import measure_ladder
+from components.plan_sweep import plan_sweep
 from components.prepare_data import prepare_data
 from components.train_model import train_model
+from components.train_trials import train_trials
 
-COMPONENTS = [prepare_data, measure_ladder, train_model, evaluate_model, compare_models]
+COMPONENTS = [
+    prepare_data,
+    measure_ladder,
+    train_model,
+    evaluate_model,
+    compare_models,
+    plan_sweep,
+    train_trials,
+    conclude_sweep,
+]
 MOST_STATEMENTS = 15
 
 
@@ -49,8 +61,12 @@ def test_component_body_is_thin(component):
 def test_component_describes_every_input_and_output(component):
     inputs = component.component_spec.inputs
     assert [name for name, told in inputs.items() if not told.description] == []
-    documented = component.python_func.__doc__
-    assert [name for name in component.component_spec.outputs if f"\n        {name}: " not in documented] == []
+    documented = component.python_func.__doc__.replace("Returns:", "Output:")
+    assert [
+        name
+        for name in component.component_spec.outputs
+        if f"\n    {'' if name == 'Output' else '    '}{name}:" not in documented
+    ] == []
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids=by_name)

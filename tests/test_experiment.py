@@ -40,6 +40,7 @@ attempts:
     n_layers: 2
     act: leaky_relu
 sweep:
+  start: deeper
   over: {lr: [1e-4, 3e-2, log], width: [64, 128, 256], dropout: [0.0, 0.3]}
   trials: 64
   method: halving
@@ -686,7 +687,7 @@ def documents(draw):
     shares = st.floats(0, 0.4, exclude_min=True)
     split = {"validation": draw(shares), "test": draw(shares), "group": columns[1]}
     ideas = draw(st.dictionaries(NAMES, st.tuples(IDEA, OVERRIDES), max_size=3))
-    sweep = {"over": {"lr": [1e-4, 3e-2, "log"], "width": [64, 128]}, "trials": 3, "method": "tpe"}
+    sweep = {"model": "mlp", "over": {"lr": [1e-4, 3e-2, "log"], "width": [64, 128]}, "trials": 3, "method": "tpe"}
     return {
         "experiment": draw(NAMES),
         "data": {"source": draw(TEXT), "target": columns[0], "drop": columns[1:], "split": split},

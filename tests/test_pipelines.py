@@ -25,7 +25,7 @@ def test_check_tells_of_stale_yaml(monkeypatch, tmp_path, capsys):
     (tmp_path / "train_and_compare.yaml").write_text("old")
     monkeypatch.setattr("pipelines.compile.FOLDER", tmp_path)
     assert main(["--check"]) == 1
-    assert "stale: train_and_compare.yaml: run `basekamp compile`." in capsys.readouterr().out
+    assert "stale: train_and_compare.yaml, sweep.yaml: run `basekamp compile`." in capsys.readouterr().out
 
 
 def test_every_parameter_is_described(documents):

@@ -1,4 +1,4 @@
-"""Work through an experiment on this machine: the baseline first, then its attempts, each one pipeline run."""
+"""Work through an experiment on this machine: the baseline first, then attempts and sweeps, each one pipeline run."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Protocol
 from basekamp.cluster.arguments import typed_arguments
 from basekamp.cluster.compiled import compiled_pipeline
 from basekamp.cluster.local import LocalRun, Observer, new_local_run, run_locally
-from basekamp.cluster.plan import pipeline_values
+from basekamp.cluster.plan import pipeline_values, sweep_values
 from basekamp.data.sources import source_fingerprint
 from basekamp.errors import InputError
 from basekamp.experiment import Experiment
@@ -24,8 +24,8 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """Show one line."""
 
-    def steps(self, title: str, run: LocalRun) -> AbstractContextManager[Observer]:
-        """Show the steps of one run; gives the observer to tell them to."""
+    def steps(self, title: str, run: LocalRun, pipeline: str) -> AbstractContextManager[Observer]:
+        """Show the steps of one run of a pipeline; gives the observer to tell them to."""
 
 
 def run_experiment(
@@ -36,27 +36,58 @@ def run_experiment(
     Raises InputError when the pinned baseline has other settings than the file, or the source cannot be read;
     StoreError when the store cannot be used. Nothing has run by then.
     """
-    opened = open_store(store)
-    opened.check()
-    fingerprint = source_fingerprint(experiment.data.source)
-    shelf = read_shelf(opened, experiment.experiment)
-    pinned = shelf.baseline
-    if pinned:
-        _check_baseline(opened, pinned, experiment)
-        display.say(f"baseline: reused, {pinned.metric} {pinned.value:.4g} ± {pinned.spread:.2g}, {pinned.name}")
+    opened, fingerprint, pinned = _base_camp(experiment, store, display)
     made = []
     for attempt in ([] if pinned else [BASELINE]) + attempts:
         values = pipeline_values(experiment, attempt, store=store, data_fingerprint=fingerprint, gpus=gpus)
-        made.append(_run(values, attempt, experiment, opened, display))
+        made.append(_run(values, experiment, opened, display))
     return read_shelf(opened, experiment.experiment), made
 
 
-def _run(values: dict[str, object], attempt: str, experiment: Experiment, store: Store, display: Display) -> Row:
-    package = compiled_pipeline()
+def run_sweep(experiment: Experiment, *, store: str, gpus: str, display: Display) -> tuple[Shelf, Row, str]:
+    """Search as the file's sweep says, then judge the winner; gives the experiment, its record and the report's key.
+
+    A sweep that was cut off goes on where it stood. Raises InputError for a file without a sweep, an experiment without
+    a baseline, or as `run_experiment` does. Nothing has run by then.
+    """
+    opened, fingerprint, pinned = _base_camp(experiment, store, display)
+    values = sweep_values(experiment, store=store, data_fingerprint=fingerprint, gpus=gpus)
+    if pinned is None:
+        raise InputError(
+            f"{experiment.experiment} has no baseline in {opened.url}, and a sweep is measured against one: make it "
+            "first with `basekamp run FILE --attempt baseline`."
+        )
+    row = _run(values, experiment, opened, display, pipeline="sweep")
+    reports = [entry for entry in opened.entries(f"{experiment.experiment}/sweeps/") if entry.key.endswith(".html")]
+    return read_shelf(opened, experiment.experiment), row, max(reports, key=lambda entry: entry.modified).key
+
+
+def _base_camp(experiment: Experiment, store: str, display: Display) -> tuple[Store, str, Row | None]:
+    """The store, the source's fingerprint, and the baseline if there is one, which must be the file's."""
+    opened = open_store(store)
+    opened.check()
+    fingerprint = source_fingerprint(experiment.data.source)
+    pinned = read_shelf(opened, experiment.experiment).baseline
+    if pinned:
+        _check_baseline(opened, pinned, experiment)
+        display.say(f"baseline: reused, {pinned.metric} {pinned.value:.4g} ± {pinned.spread:.2g}, {pinned.name}")
+    return opened, fingerprint, pinned
+
+
+def _run(
+    values: dict[str, object],
+    experiment: Experiment,
+    store: Store,
+    display: Display,
+    *,
+    pipeline: str = "train_and_compare",
+) -> Row:
+    """Run one pipeline to its end; gives the record that it made."""
+    package, attempt = compiled_pipeline(pipeline), str(values["attempt"])
     run = new_local_run(_file_name(experiment.experiment, attempt))
     before = {row.id for row in read_shelf(store, experiment.experiment).rows}
     title = f"{attempt}: {values['hypothesis']}" if values["hypothesis"] else attempt
-    with display.steps(title, run) as observer:
+    with display.steps(title, run, pipeline) as observer:
         run_locally(package, typed_arguments(package, values), run, observer=observer)
     return next(
         row for row in read_shelf(store, experiment.experiment).rows if row.id not in before and row.attempt == attempt

@@ -14,12 +14,13 @@ from basekamp.cluster.cron import cron_expression
 from basekamp.cluster.endpoint import Endpoint
 from basekamp.cluster.follow import POLL_SECONDS, OnChange, failure, wait
 from basekamp.cluster.package import check_image, image_of, with_image, without_caching
-from basekamp.cluster.plan import PLACEMENT, pipeline_values
+from basekamp.cluster.plan import PLACEMENT, pipeline_values, sweep_values
 from basekamp.cluster.submit import Submitted, schedule, submit, succeeded_run
 from basekamp.data.sources import source_fingerprint
 from basekamp.errors import BasekampError, InputError
 from basekamp.experiment import Experiment
 from basekamp.records.record import BASELINE
+from basekamp.sweeps.settings import SWEEP
 from basekamp.work import work_directory
 
 Told = dict[str, str]
@@ -48,11 +49,14 @@ class Order:
 
     `placement` maps names in `PLACEMENT` to what the runs ask of the cluster; mappings and lists as JSON.
 
+    With `sweep` the sweep of the file is submitted instead, and `placement` may hold `packs`, the GPUs that its trials
+    take at once.
+
     With `cron` each attempt becomes a recurring run. It reads the source anew every time: its fingerprint is
     left open and nothing is taken from the cache.
 
     Raises InputError for a store out of a cluster's reach, a GPU count, placement, image or schedule that is none,
-    and for waiting for the end of what has no end.
+    for waiting for the end of what has no end, and for a sweep together with attempts or a schedule.
     """
 
     store: str
@@ -62,6 +66,7 @@ class Order:
     caching: bool = True
     cron: str = ""
     waits: bool = False
+    sweep: bool = False
     placement: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,9 +76,12 @@ class Order:
             )
         if not (self.gpus.isascii() and self.gpus.isdecimal()):
             raise InputError(f'gpus="{self.gpus}" is not a count: use digits, "0" for the CPU or "1" for a GPU.')
+        allowed = (*PLACEMENT, "packs") if self.sweep else tuple(PLACEMENT)
         for key in self.placement:
-            if key not in PLACEMENT:
-                raise InputError(f"{key} cannot be set here: use one of {', '.join(PLACEMENT)}.")
+            if key not in allowed:
+                raise InputError(f"{key} cannot be set here: use one of {', '.join(allowed)}.")
+        if self.sweep and (self.attempts or self.cron):
+            raise InputError("A sweep is one run of its own: leave out --attempt and --recurring, or --sweep.")
         if self.image:
             check_image(self.image)
         if self.cron:
@@ -95,7 +103,8 @@ def submit_experiment(
 ) -> list[Told]:
     """Submit the baseline if the cluster has none, wait for it, submit the attempts, and wait for them if asked to.
 
-    Gives one mapping per run, in order; its state is "SUBMITTED" when it was not waited for.
+    A sweep is submitted only where there is a baseline. Gives one mapping per run, in order; its state is "SUBMITTED"
+    when it was not waited for.
 
     Raises InputError for what cannot be submitted, before anything is sent, BasekampError for an endpoint that
     fails or a baseline that does.
@@ -106,6 +115,11 @@ def submit_experiment(
     if campaign.endpoint.ui_command:
         display.say(f"The links open after: {campaign.endpoint.ui_command}")
     told = []
+    if not baseline_id and order.sweep:
+        raise InputError(
+            f"{experiment.experiment} has no baseline on the cluster, and a sweep is measured against one: make it "
+            "first with `basekamp submit FILE --attempt baseline --wait`."
+        )
     if not baseline_id:
         run, baseline = campaign.send_baseline(planned[BASELINE])
         told, baseline_id = [baseline], run.run_id
@@ -116,13 +130,19 @@ def submit_experiment(
 
 
 def plan_runs(experiment: Experiment, order: Order) -> dict[str, Planned]:
-    """The package and typed arguments of the baseline and of each attempt asked for, without a word to a cluster.
+    """The package and typed arguments of the baseline and of each attempt asked for, or of the sweep alone.
 
-    Raises InputError for an unknown attempt, a source that cannot be read or a value that the pipeline refuses.
+    Not a word goes to a cluster. Raises InputError for an unknown attempt or no sweep, a source that cannot be read or
+    a value that the pipeline refuses.
     """
-    names = attempts_to_run(experiment, order.attempts)
     source = experiment.data.source
     fingerprint = "" if _is_of_this_machine(source) else source_fingerprint(source)
+    if order.sweep:
+        package = _package(order, caching=order.caching)
+        given = {"store": order.store, "data_fingerprint": fingerprint, "gpus": order.gpus, "image": image_of(package)}
+        values = sweep_values(experiment, **given)
+        return {SWEEP: Planned(package, typed_arguments(package, {**values, **_placed(order)}))}
+    names = attempts_to_run(experiment, order.attempts)
     planned = {}
     for attempt in (BASELINE, *names):
         recurs = bool(order.cron) and attempt != BASELINE
@@ -230,7 +250,8 @@ def _told(attempt: str, run: Submitted, state: str) -> Told:
 
 def _package(order: Order, *, caching: bool) -> Path:
     """The compiled pipeline, or a copy of it with what the order changes."""
-    package, folder = compiled_pipeline(), work_directory() / "packages"
+    package = compiled_pipeline("sweep" if order.sweep else "train_and_compare")
+    folder = work_directory() / "packages"
     if order.image:
         package = with_image(package, order.image, folder)
     return package if caching else without_caching(package, folder)

@@ -2,9 +2,12 @@
 
 import json
 
+from basekamp.errors import InputError
 from basekamp.experiment import Experiment
+from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.source import code_version
 from basekamp.records.record import BASELINE
+from basekamp.sweeps.settings import SWEEP
 
 PLACEMENT: dict[str, object] = {
     "gpu_type": "nvidia.com/gpu",
@@ -18,6 +21,9 @@ PLACEMENT: dict[str, object] = {
 }
 """What a run asks of the cluster: no result depends on it but by rounding, so it is not in the experiment file."""
 
+GPU_PACKS = 4
+"""How many GPUs a sweep's trials take at once, unless `--set packs=` says otherwise."""
+
 
 def pipeline_values(
     experiment: Experiment, attempt: str, *, store: str, data_fingerprint: str, gpus: str = "0", image: str = ""
@@ -25,17 +31,48 @@ def pipeline_values(
     """Every parameter of train-and-compare for one attempt, or for "baseline", with nothing left to defaults."""
     asked = None if attempt == BASELINE else experiment.attempts[attempt]
     settings = experiment.hyperparameters(None if asked is None else attempt)
-    data = experiment.data
     return {
-        "experiment": experiment.experiment,
         "attempt": attempt,
         "hypothesis": asked.hypothesis if asked else "",
         "expect": asked.expect if asked else 0.0,
+        **settings.model_dump(exclude={"options"}),
+        "options": json.dumps(settings.options),
+        **_common_values(experiment, settings, store=store, data_fingerprint=data_fingerprint, gpus=gpus, image=image),
+    }
+
+
+def sweep_values(
+    experiment: Experiment, *, store: str, data_fingerprint: str, gpus: str = "0", image: str = ""
+) -> dict[str, object]:
+    """Every parameter of the pipeline `sweep`, with nothing left to defaults; raises InputError without a sweep."""
+    sweep = experiment.sweep
+    if sweep is None:
+        raise InputError(
+            f"{experiment.experiment} has no sweep: add a block such as "
+            "`sweep: {over: {lr: [1e-4, 3e-2, log]}, trials: 16, method: random}` to the file."
+        )
+    settings = experiment.sweep_start()
+    return {
+        "attempt": SWEEP,
+        "hypothesis": sweep.told(),
+        "expect": sweep.expect,
+        "sweep": sweep.model_dump_json(),
+        "settings": settings.model_dump_json(),
+        "packs": 1 if gpus == "0" else GPU_PACKS,
+        **_common_values(experiment, settings, store=store, data_fingerprint=data_fingerprint, gpus=gpus, image=image),
+    }
+
+
+def _common_values(
+    experiment: Experiment, settings: Hyperparameters, *, store: str, data_fingerprint: str, gpus: str, image: str
+) -> dict[str, object]:
+    """What both pipelines take: the question, the data and the place."""
+    data = experiment.data
+    return {
+        "experiment": experiment.experiment,
         "store": store,
         "metric": experiment.metric.name,
         "seeds": experiment.seeds,
-        **settings.model_dump(exclude={"options"}),
-        "options": json.dumps(settings.options),
         "source": data.source,
         "target": data.target,
         "task": data.task,

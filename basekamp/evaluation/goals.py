@@ -22,3 +22,6 @@ METRICS: Mapping[str, Goal] = MappingProxyType({**CLASSIFICATION_METRICS, **REGR
 
 RESULT_KEYS = ("n", "spread", "difference", "low", "high", "verdict")
 """What a record's name tells beside hyperparameters and metrics."""
+
+TRIAL_KEYS = ("trial", "round", "epochs", "seconds", "ended")
+"""What the name of a sweep's trial tells beside them."""

@@ -3,6 +3,7 @@
 <experiment>/baseline/<stem>.{pth,npz,html,json}            the JSON is written last: with it the record exists
 <experiment>/attempts/<attempt>/<stem>.{pth,npz,html,json}
 <experiment>/openings/<name>.json       each opening of the test split
+<experiment>/sweeps/<sweep>/            the trials of a sweep, see basekamp.sweeps.shelf
 <experiment>/promotions/<name>.json     each change of the champion, by the gate or by `fallback`
 """
 
@@ -211,6 +212,8 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
                     rows.append(_row(path, attempt=BASELINE))
                 case ("attempts", attempt):
                     rows.append(_row(path, attempt=attempt))
+                case ("sweeps", _, "rounds" | "trials"):
+                    pass  # read by basekamp.sweeps.shelf
                 case _:
                     strangers.append(str(path))
         except (InputError, KeyError, ValueError):

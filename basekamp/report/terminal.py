@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from basekamp.records.record import Record
 from basekamp.records.shelf import Row
 
 STEPS = ("prepare-data", "measure-ladder", "train-model", "evaluate-model", "compare-models")
+SWEEP_STEPS = (*STEPS[:2], "plan-sweep", "train-trials", "conclude-sweep", *STEPS[2:])
 VERDICT_STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}
 STATE_MARKS: dict[StepState, tuple[str, str]] = {
     "done": ("✓", "green"),
@@ -112,9 +114,9 @@ class StepDisplay:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def steps(self, title: str, run: LocalRun) -> Iterator[Observer]:
-        """Show one run; gives the observer of its steps."""
-        tree = _StepTree(title, run)
+    def steps(self, title: str, run: LocalRun, pipeline: str) -> Iterator[Observer]:
+        """Show one run; gives the observer of its steps. The rounds of a sweep are one step."""
+        tree = _StepTree(title, run, SWEEP_STEPS if pipeline == "sweep" else STEPS)
         if self.console.is_terminal:
             with Live(tree, console=self.console, refresh_per_second=8):
                 yield tree.observe
@@ -124,7 +126,7 @@ class StepDisplay:
         def tell(step: str, state: StepState) -> None:
             tree.observe(step, state)
             if state != "running":
-                self.say(f"  {tree.line(step)}")
+                self.say(f"  {tree.line(_without_round(step))}")
 
         yield tell
 
@@ -132,8 +134,8 @@ class StepDisplay:
 class _StepTree:
     """The steps of one run and how each stands; rich draws it again several times a second."""
 
-    def __init__(self, title: str, run: LocalRun) -> None:
-        self.title, self.run = title, run
+    def __init__(self, title: str, run: LocalRun, steps: Sequence[str]) -> None:
+        self.title, self.run, self.steps = title, run, steps
         self.states: dict[str, StepState] = {}
         self.started: dict[str, float] = {}
         self.took: dict[str, float] = {}
@@ -141,6 +143,7 @@ class _StepTree:
         self.spinner = Spinner("dots")
 
     def observe(self, step: str, state: StepState) -> None:
+        step = _without_round(step)
         with self.lock:
             self.states[step] = state
             if state == "running":
@@ -158,7 +161,7 @@ class _StepTree:
 
     def __rich__(self) -> Group:
         with self.lock:
-            return Group(Text(self.title, style="bold"), *(self._drawn(step) for step in STEPS))
+            return Group(Text(self.title, style="bold"), *(self._drawn(step) for step in self.steps))
 
     def _drawn(self, step: str) -> Any:
         state = self.states.get(step)
@@ -169,8 +172,13 @@ class _StepTree:
 
     def _progress(self, step: str) -> str:
         seconds = f"{time.monotonic() - self.started[step]:.0f} s"
-        told = self.run.read_progress() if step == "train-model" else None
+        told = self.run.read_progress() if step in ("train-model", "train-trials") else None
         return f"{told[0]}/{told[1]} epochs, {told[2]}, {seconds}" if told else seconds
+
+
+def _without_round(step: str) -> str:
+    """Kubeflow numbers the tasks of one component from the second on."""
+    return re.sub(r"-\d+$", "", step)
 
 
 def _attempt(row: Row) -> Text:

@@ -67,6 +67,10 @@ class Course:
         self.best_score, self.best_epoch, self.since_best = score, done, 0
         return True
 
+    def value(self, metric: str) -> float:
+        """The deciding metric of its best epoch."""
+        return self.best_score[0] if METRICS[metric] == "maximize" else -self.best_score[0]
+
     def copy(self) -> State:
         """Its values, which no later epoch changes."""
         return {**vars(self), "curves": {name: list(values) for name, values in self.curves.items()}}
@@ -141,7 +145,7 @@ class StackLoop:
         self.has_started = False
         self.after_step: Callable[[], None] = lambda: None
         self.stepper = self._stepper()
-        self.marked_at = 0.0
+        self.marked_at: float | None = None
 
     def run(self, *, after_epoch: Callable[[], None] = lambda: None, until: int | None = None) -> None:
         """Train until every member has ended, or has `until` epochs behind it."""
@@ -156,7 +160,8 @@ class StackLoop:
                 after_epoch()
         finally:
             self.data.feed.end()
-        self._share_time()
+            self._share_time()
+            self.marked_at = None
 
     def end(self, places: Sequence[int], how: str) -> None:
         """End members between two epochs."""
@@ -415,7 +420,9 @@ class StackLoop:
         return self.epoch * len(self._batch_sizes()) + self.step
 
     def _share_time(self) -> None:
-        """Add the time since the last call to the members alive, in equal shares."""
+        """Add the time since the last call to the members alive, in equal shares; nothing while it does not run."""
+        if self.marked_at is None:
+            return
         now = time.perf_counter()
         for place in self.alive:
             self.courses[place].seconds += (now - self.marked_at) / len(self.alive)

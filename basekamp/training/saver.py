@@ -60,13 +60,18 @@ class Saver:
 
     def save_and_exit(self) -> None:
         """Save at once and leave, by SystemExit."""
+        self.save_and_wait(SEND_SECONDS)
+        sys.exit(EXIT_STATUS)
+
+    def save_and_wait(self, send_seconds: float | None = None) -> None:
+        """Save, wait until that is written, and for so long at most until it is sent."""
+        each = None if send_seconds is None else send_seconds / 2
         self.writing.wait()
         self._save()
         self.writing.wait()
-        self.sending.wait(SEND_SECONDS / 2)  # for the one before, which is on its way
+        self.sending.wait(each)  # for the one before, which is on its way
         self._send()
-        self.sending.wait(SEND_SECONDS / 2)
-        sys.exit(EXIT_STATUS)
+        self.sending.wait(each)
 
     def remove(self) -> None:
         """Remove the checkpoints, once the results are written."""

@@ -14,7 +14,8 @@ class Session:
     """Makes loops when they are needed, and keeps of one that is done its results alone.
 
     groups: the members of each loop, by their places in the training. `memo` is saved beside: plain values. A training
-    that was saved goes on where it stood, with the groups that it had then.
+    that was saved goes on where it stood, with the groups that it had then. `pruned` members go no further than they
+    are, from the next loop on.
     """
 
     def __init__(
@@ -24,6 +25,7 @@ class Session:
         self.groups = [list(group) for group in groups]
         self.states: list[State | None] = [None] * len(self.groups)
         self.loops: dict[int, StackLoop] = {}
+        self.pruned: frozenset[int] = frozenset()
         self.memo: dict[str, Any] = {}
 
     def resume(self, device: torch.device) -> bool:
@@ -46,6 +48,7 @@ class Session:
             state = self.states[place]
             if state is not None:
                 _load(loop, state)
+            loop.end([k for k in loop.alive if self.groups[place][k] in self.pruned], "pruned")
             self.loops[place] = loop
         return self.loops[place]
 
@@ -78,6 +81,22 @@ class Session:
             elif state is not None:
                 told |= {member: Course(**course) for member, course in zip(group, state["courses"], strict=True)}
         return told
+
+    def seconds(self) -> float:
+        """How long all members trained, together."""
+        return sum(course.seconds for course in self.courses().values())
+
+    def end_running(self, how: str) -> None:
+        """End the members of the loop that runs, between two epochs."""
+        loop = self._running()
+        loop.end(list(loop.alive), how)
+
+    def text(self) -> str:
+        """One short text on the loop that runs, for the progress."""
+        return self._running().text()
+
+    def _running(self) -> StackLoop:
+        return next(reversed(self.loops.values()))
 
     def snapshot(self) -> State:
         """A copy of all that is needed to go on."""

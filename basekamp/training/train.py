@@ -2,9 +2,8 @@
 
 import hashlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,27 +12,21 @@ from basekamp import __version__
 from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
-from basekamp.hyperparameters import Hyperparameters, is_own_model
-from basekamp.models.build import build_model, count_multiplications, count_parameters, fit_model
+from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.source import code_version
 from basekamp.storage import Store, open_store
 from basekamp.training.boosting import fit_boosting
 from basekamp.training.checkpoint import Checkpoints
-from basekamp.training.device import choose_device, count_processes, describe_device, fitting_threads
-from basekamp.training.feed import load_training_data
+from basekamp.training.cohort import Cohort
+from basekamp.training.device import choose_device, count_processes, describe_device
 from basekamp.training.files import remove_leftovers, replace_file
-from basekamp.training.grouping import in_groups, most_at_once
 from basekamp.training.launch import Job, launch
 from basekamp.training.loop import Course, Member, StackLoop
-from basekamp.training.memory import too_large
 from basekamp.training.model_file import model_bytes
-from basekamp.training.progress import Progress, show_progress
+from basekamp.training.progress import show_progress
 from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Training
 from basekamp.training.saver import Saver
 from basekamp.training.session import Session
-from basekamp.training.stack import why_not_stacked
-
-ROWS_TRIED = 2
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,7 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
     data = load_dataset(job.dataset)
     _check(data.schema, metric=job.metric, seeds=job.seeds)
     key = _key(data.schema, job.hyperparameters, job.metric, job.seeds, job.first_seed, str(device.type), crew.size)
-    saver = crew.saver(Checkpoints(key, _remote(job.store)), every_seconds=job.checkpoint_seconds)
+    saver = crew.saver(Checkpoints(key, remote_store(job.store)), every_seconds=job.checkpoint_seconds)
     with saver.stopping_on_sigterm():
         came_to = (
             _boost(job, data) if job.hyperparameters.model == "boosting" else _train(job, data, device, crew, saver)
@@ -140,52 +133,15 @@ def _boost(job: Job, data: Dataset) -> _Outcome:
 
 def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Saver) -> _Outcome:
     """Train networks, in groups of seeds."""
-    settings, schema = job.hyperparameters, data.schema
-    members = [Member(seed, settings) for seed in range(job.first_seed, job.first_seed + job.seeds)]
-    build = partial(build_model, schema=schema, fitted=fit_model(settings, data))
-    untrained, rows = build(settings), load_training_data(data, device)
-    most = most_at_once(untrained, settings, schema, device) if crew.size == 1 else 1
-    if most > 1 and is_own_model(settings.model):
-        most = _most_of_own_model(build, settings, rows.x_validation[:ROWS_TRIED], most)
-
-    def make_loop(places: Sequence[int]) -> StackLoop:
-        return crew.loop(build, rows, [members[place] for place in places], metric=job.metric)
-
-    session = Session(make_loop, in_groups(range(len(members)), most), saver)
+    members = [Member(seed, job.hyperparameters) for seed in range(job.first_seed, job.first_seed + job.seeds)]
+    cohort = Cohort(members, data, device, metric=job.metric, saver=saver, loop=crew.loop, n_processes=crew.size)
+    session = cohort.session
     if session.resume(device):
         print(f"Resuming from a checkpoint: {_told(session, members)}.", flush=True)
-    step_size = count_multiplications(untrained, schema) * settings.batch_size // crew.size
-    with fitting_threads(device, step_size=step_size * len(session.groups[0])):
-        told = describe_device(device, n_processes=crew.size)
     with show_progress() as progress:
-        train_groups(session, device, step_size=step_size, after_epoch=lambda: _tell(progress, session, members))
+        cohort.run(after_epoch=lambda: progress(*cohort.epochs(), session.text()))
     courses = [course for _, course in sorted(session.courses().items())]
-    return _Outcome(courses, count_parameters(untrained), told)
-
-
-def train_groups(session: Session, device: torch.device, *, step_size: int, after_epoch: Callable[[], None]) -> None:
-    """Train each group that is not done to its end; one that does not fit the GPU is split until it does.
-
-    step_size counts the multiplications of one network's step. Raises DeviceError when a single network does not fit.
-    """
-    place = 0
-    while place < len(session.groups):
-        if session.is_done(place):
-            place += 1
-            continue
-        group = session.groups[place]
-        try:
-            with fitting_threads(device, step_size=step_size * len(group)):
-                session.loop(place).run(after_epoch=after_epoch)
-        except torch.OutOfMemoryError as error:
-            if len(group) == 1:
-                raise too_large(session.loop(place), error) from error
-            session.split(place)
-            torch.cuda.empty_cache()
-            print(f"{len(group)} networks at once do not fit the GPU: half as many train at once.", flush=True)
-            continue
-        session.finish(place)
-        place += 1
+    return _Outcome(courses, cohort.n_parameters(), cohort.describe_device())
 
 
 def _check(schema: Schema, *, metric: str, seeds: int) -> None:
@@ -194,26 +150,6 @@ def _check(schema: Schema, *, metric: str, seeds: int) -> None:
         raise InputError(f"metric: {metric} does not fit a {schema.task} target: use {', '.join(allowed)}.")
     if seeds < 1:
         raise InputError(f"seeds={seeds} is not allowed: use 1 or more.")
-
-
-def _most_of_own_model(
-    build: Callable[[Hyperparameters], torch.nn.Module], settings: Hyperparameters, x: torch.Tensor, most: int
-) -> int:
-    """As many as may be, or 1 and a note where the user's own network cannot be stacked."""
-    reason = why_not_stacked([build(settings), build(settings)], x)
-    if not reason:
-        return most
-    print(f"model: {settings.model} trains one seed after the other, for it cannot be stacked ({reason}).", flush=True)
-    return 1
-
-
-def _tell(progress: Progress, session: Session, members: Sequence[Member]) -> None:
-    """Show the epochs done; a member that ended early has done all of its."""
-    told = session.courses()
-    each = members[0].hyperparameters.n_epochs
-    done = sum(each if course.ended else course.n_epochs for course in told.values())
-    loop = next(reversed(session.loops.values()))
-    progress(done, each * len(members), loop.text())
 
 
 def _told(session: Session, members: Sequence[Member]) -> str:
@@ -251,6 +187,6 @@ def _key(schema: Schema, hyperparameters: Hyperparameters, *more: object) -> str
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
-def _remote(store: str) -> Store | None:
+def remote_store(store: str) -> Store | None:
     """The store, where it is not a folder: that would keep no more than this disk does."""
     return open_store(store) if store.startswith(("s3://", "minio://")) else None
