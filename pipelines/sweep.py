@@ -31,7 +31,7 @@ def train_pack(
     node_selector: dict[str, str],
     tolerations: list[dict[str, str]],
 ) -> str:
-    """Train one pack of trials: a pipeline of its own, for kfp leaves what a step in a loop asks for out of the loop."""
+    """Train one pack of trials; a pipeline of its own, for kfp does not hand what a step asks for into a loop."""
     tried = train_trials(dataset=dataset, pack=pack, experiment=experiment, store=store, gpus=gpus)
     tried.set_caching_options(False)
     ask_for(tried, cpu=cpu, memory=memory)

@@ -114,7 +114,7 @@ def _plan(run: SweepRun, planned: Sequence[Round], shelf: SweepShelf, *, packs: 
         choices=choices,
         packs=parts,
         until=until,
-        seconds=_allowed(run.sweep.budget, parts, told, rounds_left=max(len(rungs), 1) - number),
+        seconds=_allowed(run.sweep.budget, parts, told, rounds_left=max(_rounds(run) - number, 1)),
         is_last=is_last,
     )
 
@@ -128,12 +128,17 @@ def rungs_of(run: SweepRun) -> list[int]:
     return [math.ceil(most / FACTOR ** (number - 1 - i)) for i in range(number)]
 
 
+def _rounds(run: SweepRun) -> int:
+    """How many rounds have something to train."""
+    return {"tpe": ROUNDS, "halving": len(rungs_of(run))}.get(run.sweep.method, 1)
+
+
 def _new_choices(
     run: SweepRun, planned: Sequence[Round], told: Sequence[Told], *, seed: int
 ) -> dict[int, dict[str, Any]]:
     """What this round tries that no round before did, numbered on from theirs."""
     known = {number: choice for one in planned for number, choice in one.choices.items()}
-    rounds = ROUNDS if run.sweep.method == "tpe" else 1
+    rounds = 1 if run.sweep.method == "halving" else _rounds(run)
     count = run.sweep.trials * min(len(planned) + 1, rounds) // rounds - len(known)
     if count <= 0 or (run.sweep.budget and _is_spent(run.sweep.budget, told)):
         return {}

@@ -149,6 +149,8 @@ class StackLoop:
 
     def run(self, *, after_epoch: Callable[[], None] = lambda: None, until: int | None = None) -> None:
         """Train until every member has ended, or has `until` epochs behind it."""
+        if not self.alive:
+            return
         self.marked_at = time.perf_counter()
         self.stack.set_keys([self.members[place].seed for place in self.alive], steps=self.steps_done())
         try:
@@ -218,7 +220,8 @@ class StackLoop:
 
     def text(self) -> str:
         """One short text for the progress: who trains, and the mean of the deciding metric."""
-        values = [course.curves["validation_metric"][-1] for course in self.courses]
+        curves = [course.curves["validation_metric"] for course in self.courses]
+        values = [curve[-1] for curve in curves if curve]
         return f"{self.who()}, {self.metric} {sum(values) / len(values):.4f}"
 
     def _built(self, build: Callable[[Hyperparameters], nn.Module], member: Member) -> nn.Module:
