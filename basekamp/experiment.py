@@ -18,7 +18,7 @@ from basekamp.attempt import (
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, METRICS, REGRESSION_METRICS, Goal
 from basekamp.hyperparameters import Hyperparameters, Number, Whole, override, override_problems
-from basekamp.sweeps.settings import SWEEP, Sweep, gather_settings, sweep_problems
+from basekamp.sweeps.settings import SWEEP, Sweep, gather_settings, sweep_problems, sweep_start
 from basekamp.validation import (
     Problem,
     did_you_mean,
@@ -185,7 +185,7 @@ class Experiment(Section):
         if SWEEP in attempts:
             raise said(f" would make the attempt {SWEEP}, and the file has one: give that another name.")
         if sweep.start and sweep.start not in attempts:
-            use = one_of(list(attempts)) if attempts else "leave it out for the baseline"
+            use = f"{one_of(list(attempts))}, or leave it out" if attempts else "nothing, for the file has no attempts"
             raise_together([Problem(("start",), not_allowed(sweep.start, use))])
         start = override(baseline, attempts[sweep.start].overrides) if sweep.start else baseline
         raise_together(sweep_problems(sweep, start, _known_task(info.data)))
@@ -211,10 +211,10 @@ class Experiment(Section):
         return Hyperparameters.from_mapping(override(self.baseline, self.attempts[attempt].overrides))
 
     def sweep_start(self) -> Hyperparameters:
-        """Return what every trial of the sweep has but for the settings that are searched."""
+        """Return every trial's settings but for those that are searched, of which it has the first values."""
         assert self.sweep is not None, "only an experiment with a sweep is asked where it starts"
         start = self.hyperparameters(self.sweep.start or None)
-        return Hyperparameters.from_mapping(override(start.model_dump(), self.sweep.overrides))
+        return Hyperparameters.from_mapping(sweep_start(self.sweep, start.model_dump()))
 
 
 def load_experiment(path: str | Path) -> Experiment:

@@ -224,7 +224,7 @@ def override_problems(values: Mapping[str, Any], *, other_keys: tuple[str, ...] 
     allowed = (*other_keys, *Hyperparameters.model_fields)
     unknown = [Problem((key,), unknown_key(key, allowed), values[key]) for key in values if key not in known]
     try:
-        Hyperparameters.model_validate({"model": _ANY_OWN_MODEL, **known})
+        Hyperparameters.model_validate({"model": _ANY_OWN_MODEL, "n_layers": RESNET_LAYERS[0], **known})
     except ValidationError as error:
         return unknown + problems_of(error, Hyperparameters)
     return unknown

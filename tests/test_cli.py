@@ -305,3 +305,26 @@ def test_submit_reports_a_failed_baseline(tmp_path):
 def test_submit_refuses_a_store_that_a_cluster_cannot_reach(tmp_path):
     (tmp_path / "small.yaml").write_text(EXPERIMENT)
     assert_refused(tmp_path, "submit", "small.yaml", "--host", "http://127.0.0.1:9", "--store", "./here", said="./here")
+
+
+def test_sweep_makes_a_record_on_fresh_seeds_and_a_report_of_all_trials(place):
+    sweep = "sweep: {model: mlp, n_layers: 1, over: {lr: [1e-3, 3e-2, log], width: [8, 16]}, trials: 6, method: tpe}\n"
+    (place / "swept.yaml").write_text(EXPERIMENT + sweep)
+    refused = basekamp("sweep", "swept.yaml", "--store", "elsewhere", cwd=place)
+    assert refused.returncode == 2
+    assert "small has no baseline in " in refused.stderr and "`basekamp run FILE --attempt baseline`" in refused.stderr
+    done = basekamp("sweep", "swept.yaml", cwd=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("✓ train-trials") == 5 and "Next: basekamp runs swept.yaml" in done.stdout
+    told = dict(line.split(": ", 1) for line in done.stdout.splitlines() if line.startswith("report of "))
+    assert (place / told["report of all trials"]).read_text().count("<polyline") >= 6
+    record = json.loads((place / told["report of sweep"]).with_suffix(".json").read_text())
+    assert [replicate["seed"] for replicate in record["training"]["replicates"]] == [1000, 1001, 1002]
+    assert record["params"]["model"] == "mlp" and record["hypothesis"].startswith("Another choice of lr, width")
+    (trials,) = (place / "basekamp-store/small/sweeps").glob("*/trials")
+    before = sorted(path.name for path in trials.iterdir())
+    assert len(before) == 6
+    again = basekamp("sweep", "swept.yaml", cwd=place)
+    assert again.returncode == 0, again.stderr
+    assert sorted(path.name for path in trials.iterdir()) == before
+    assert "no record's name" not in basekamp("runs", cwd=place).stderr

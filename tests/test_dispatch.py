@@ -373,3 +373,62 @@ def test_several_nodes_have_the_gpus_and_the_waiting_pod_none(file: Path) -> Non
     planned = plan_runs(load_experiment(file), Order("s3://b", gpus="4", placement={"nodes": "2"}))
     asked = {(run.arguments["nodes"], run.arguments["node_gpus"], run.arguments["gpus"]) for run in planned.values()}
     assert asked == {("2", "4", "0")}
+
+
+# -- sweeps
+
+SWEEP = "sweep: {model: mlp, over: {lr: [1e-3, 1e-1, log], width: [8, 16]}, trials: 6, method: random}\n"
+
+
+@pytest.fixture
+def swept(file: Path) -> None:
+    file.write_text(EXPERIMENT + SWEEP)
+
+
+def test_sweep_without_a_baseline_on_the_cluster_is_refused(swept: None) -> None:
+    with KfpServer() as server:
+        done = basekamp_submit("--host", server.url, "--sweep")
+    assert done.exit_code == 2
+    assert "small has no baseline on the cluster" in done.output
+    assert "`basekamp submit FILE --attempt baseline --wait`" in done.output
+    assert not server.runs
+
+
+def test_sweep_is_one_run_with_every_parameter(swept: None) -> None:
+    with KfpServer() as server:
+        basekamp_submit("--host", server.url, "--attempt", "baseline")
+        arguments = ("--sweep", "--gpus", "1", "--set", "packs=8")
+        done = basekamp_submit("--host", server.url, *arguments)
+    assert done.exit_code == 0, done.output
+    assert [run["display_name"] for run in server.runs.values()] == ["baseline", "sweep"]
+    given = parameters(server)["sweep"]
+    assert given["packs"] == 8 and given["gpus"] == given["evaluation_gpus"] == "1"
+    assert json.loads(str(given["settings"]))["model"] == "mlp"
+    assert json.loads(str(given["sweep"]))["over"] == {"lr": [1e-3, 1e-1, "log"], "width": [8, 16]}
+    assert given["hypothesis"] == "Another choice of lr, width beats the baseline."
+    assert "beside the baseline: " in done.output
+
+
+def test_dry_run_of_a_sweep_prints_its_one_line(swept: None) -> None:
+    done = basekamp_submit("--sweep", "--dry-run")
+    assert done.exit_code == 0
+    (line,) = [line for line in done.output.splitlines() if line.startswith("kfp run create")]
+    assert "-r sweep" in line and "sweep.yaml" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--sweep", "--attempt", "faster"], "A sweep is one run of its own: leave out --attempt and --recurring"),
+        (["--sweep", "--recurring", "0 6 * * 1"], "A sweep is one run of its own"),
+        (["--set", "packs=8"], "packs cannot be set here: use one of gpu_type"),
+    ],
+)
+def test_sweep_together_with_what_it_cannot_have_is_refused(swept: None, arguments: list[str], sentence: str) -> None:
+    done = basekamp_submit("--dry-run", *arguments)
+    assert done.exit_code == 2 and sentence in done.output
+
+
+def test_sweep_that_the_file_does_not_have_is_refused() -> None:
+    done = basekamp_submit("--dry-run", "--sweep")
+    assert done.exit_code == 2 and "small has no sweep: add a block such as" in done.output

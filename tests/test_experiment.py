@@ -345,6 +345,55 @@ REFUSALS = [
         "sweep: {over: {width: [0.5, 2, linear]}, trials: 2, method: grid}",
         "sweep.over.width.0=0.5 is not allowed: use ",
     ),
+    (
+        "sweep: {over: {lr: [1e-3, 1e-1, log]}, trials: 2, method: grid}",
+        "sweep.over.lr is a range, and a grid needs single values: list them.",
+    ),
+    (
+        "sweep: {over: {lr: [1, 2, 3]}, trials: 2, method: grid}",
+        "sweep.trials=2 is not allowed: use 3 for all combinations of the grid, or method: random.",
+    ),
+    (
+        "sweep: {over: {n_epochs: [1, 2]}, trials: 2, method: halving}",
+        "sweep.over.n_epochs cannot be searched with method: halving, which sets the epochs.",
+    ),
+    (
+        "sweep: {model: boosting, over: {n_trees: [10, 20]}, trials: 2, method: halving}",
+        "sweep.method=halving stops trainings after some epochs, and model: boosting has none: use random or tpe.",
+    ),
+    ("sweep: {over: {width: [1, 2]}, trials: 2, method: grid}", "sweep.over.width has no effect with model: linear"),
+    (
+        "sweep: {lr: 0.1, over: {lr: [1, 2]}, trials: 2, method: grid}",
+        "sweep.lr is set and searched at once: keep one.",
+    ),
+    (
+        "sweep: {trails: 3, over: {lr: [1, 2]}, trials: 2, method: grid}",
+        "sweep.trails is not a known key: did you mean trials?",
+    ),
+    (
+        "sweep: {start: deeper, over: {lr: [1, 2]}, trials: 2, method: grid}",
+        "sweep.start='deeper' is not allowed: use nothing, for the file has no attempts.",
+    ),
+    (
+        "sweep: {model: resnet, over: {n_layers: [9, 12]}, trials: 2, method: grid}",
+        "sweep.over.n_layers=12 is not allowed with model: resnet: use 9 or 18.",
+    ),
+    (
+        "sweep: {over: {lr: [1, 2]}, trials: 2, method: grid, budget: {}}",
+        "sweep.budget takes one limit: use {epochs: 500} or {minutes: 30}.",
+    ),
+    (
+        "sweep: {over: {lr: [1, 2]}, trials: 2, method: grid, budget: {epochs: 0}}",
+        "sweep.budget.epochs=0 is not allowed: use a whole number of 1 or more.",
+    ),
+    (
+        "sweep: {over: {lr: [1, 2]}, trials: 2, method: grid, expect: -1}",
+        "sweep.expect=-1 is not allowed: use a number of 0 or more",
+    ),
+    (
+        "attempts: {sweep: {hypothesis: H, expect: 0.1, lr: 1}}\nsweep: {over: {lr: [1, 2]}, trials: 2, method: grid}",
+        "sweep would make the attempt sweep, and the file has one: give that another name.",
+    ),
 ]
 
 
@@ -751,3 +800,10 @@ def test_any_content_loads_or_is_refused(load, content):
         load(content)
     except InputError as error:
         assert 1 <= len(str(error).splitlines()) <= 11
+
+
+def test_resnet_may_take_its_layers_from_the_baseline(load):
+    text = (
+        SMALL + "baseline: {model: resnet, n_layers: 9}\nattempts: {a: {hypothesis: H, expect: 0.1, model: resnet}}\n"
+    )
+    assert load(text).hyperparameters("a").n_layers == 9

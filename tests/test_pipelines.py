@@ -1,13 +1,16 @@
 import copy
+import json
 
 import pytest
 import yaml
 
 from basekamp.cluster.arguments import typed_arguments
 from basekamp.cluster.compiled import compiled_pipeline
-from basekamp.cluster.plan import pipeline_values
+from basekamp.cluster.plan import pipeline_values, sweep_values
 from basekamp.experiment import load_experiment
 from basekamp.models.source import code_version
+from basekamp.sweeps.rounds import MOST_PACKS, ROUNDS
+from basekamp.sweeps.trials import TRIAL_SEED
 from pipelines.compile import main, stale
 
 
@@ -102,3 +105,76 @@ def test_typed_arguments_leave_the_values_alone():
     kept = copy.deepcopy(values)
     typed_arguments(compiled_pipeline(), values)
     assert values == kept
+
+
+# -- the sweep
+
+
+@pytest.fixture(scope="module")
+def sweep_documents():
+    pipeline, platform = yaml.safe_load_all(compiled_pipeline("sweep").read_text())
+    return pipeline, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def test_every_parameter_of_a_sweep_is_described_and_passed_explicitly(sweep_documents):
+    declared = sweep_documents[0]["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, told in declared.items() if not told.get("description")] == []
+    values = sweep_values(load_experiment("examples/digits.yaml"), store="s3://bucket", data_fingerprint="f")
+    assert values.keys() == declared.keys()
+    assert typed_arguments(compiled_pipeline("sweep"), values) == values
+    assert json.loads(values["settings"])["width"] == 32 and json.loads(values["sweep"])["trials"] == 48
+
+
+def test_largest_sweep_has_at_most_100_artifacts(sweep_documents):
+    """Each task leaves its outputs and its log; a loop runs its tasks for each of at most 12 packs."""
+    pipeline, _ = sweep_documents
+
+    def artifacts(dag, times):
+        count = 0
+        for task in dag["tasks"].values():
+            component = pipeline["components"][task["componentRef"]["name"]]
+            if "dag" in component:
+                count += artifacts(component["dag"], times * (MOST_PACKS if "parameterIterator" in task else 1))
+            else:
+                count += times * (1 + len(component.get("outputDefinitions", {}).get("artifacts", {})))
+        return count
+
+    assert 5 * 12 < artifacts(pipeline["root"]["dag"], 1) <= 100
+
+
+def test_rounds_of_a_sweep_follow_each_other(sweep_documents):
+    tasks = sweep_documents[0]["root"]["dag"]["tasks"]
+    plans = [name for name in tasks if name.startswith("plan-sweep")]
+    assert len(plans) == ROUNDS
+    for number, name in enumerate(plans[1:], 1):
+        assert f"for-loop-{number}" in tasks[name]["dependentTasks"]
+    assert f"for-loop-{ROUNDS}" in tasks["conclude-sweep"]["dependentTasks"]
+
+
+def test_packs_of_a_sweep_have_their_gpu_their_nodes_and_the_store(sweep_documents):
+    pipeline, executors = sweep_documents
+    asked = pipeline["deploymentSpec"]["executors"]["exec-train-trials"]["container"]["resources"]
+    assert "--gpus'" in asked["accelerator"]["resourceCount"] and "--memory'" in asked["resourceMemoryLimit"]
+    given = executors["exec-train-trials"]
+    assert given["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"] == "pipelinechannel--node_selector" or (
+        given["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"] == "node_selector"
+    )
+    assert given["secretAsEnv"][0]["secretName"] == "mlpipeline-minio-artifact"
+    loop = pipeline["components"]["comp-for-loop-1"]
+    passed = set(loop["dag"]["tasks"]["train-pack"]["inputs"]["parameters"])
+    assert {"gpu_type", "cpu", "memory", "node_selector", "tolerations"} <= passed
+
+
+def test_winner_of_a_sweep_is_trained_on_fresh_seeds(sweep_documents):
+    tasks = sweep_documents[0]["root"]["dag"]["tasks"]
+    given = tasks["train-model"]["inputs"]["parameters"]
+    assert given["first_seed"]["runtimeValue"]["constant"] > TRIAL_SEED
+    assert given["overrides"]["taskOutputParameter"]["producerTask"] == "conclude-sweep"
+
+
+def test_what_depends_on_the_store_is_never_cached(sweep_documents):
+    pipeline, _ = sweep_documents
+    tasks = {**pipeline["root"]["dag"]["tasks"], **pipeline["components"]["comp-train-pack"]["dag"]["tasks"]}
+    names = [name for name in tasks if name.startswith(("plan-sweep", "train-trials", "conclude", "compare"))]
+    assert len(names) == ROUNDS + 3
+    assert [name for name in names if tasks[name].get("cachingOptions", {}).get("enableCache")] == []

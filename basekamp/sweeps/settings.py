@@ -102,7 +102,7 @@ def gather_settings(body: object) -> object:
 
 def sweep_problems(sweep: Sweep, start: Mapping[str, Any], task: Task | None) -> list[Problem]:
     """Return what is wrong with a sweep once it is laid over the settings that it starts from."""
-    base = override(start, sweep.overrides)
+    base = sweep_start(sweep, start)
     if problems := settings_problems(base, task):
         return problems
     models = sweep.over.get("model", [base.get("model", Hyperparameters.model_fields["model"].default)])
@@ -114,6 +114,11 @@ def sweep_problems(sweep: Sweep, start: Mapping[str, Any], task: Task | None) ->
         Problem((("over", key) if key in sweep.over else (key,)), f" has no effect with model: {named}: take it out.")
         for key in idle
     ]
+
+
+def sweep_start(sweep: Sweep, start: Mapping[str, Any]) -> dict[str, Any]:
+    """Every trial's settings but for what is searched, of which this holds the first values."""
+    return override(start, {**sweep.overrides, **{key: values[0] for key, values in sweep.over.items()}})
 
 
 def _problems_with_model(sweep: Sweep, base: Mapping[str, Any], model: str, task: Task | None) -> Iterator[Problem]:
