@@ -7,6 +7,7 @@ import torch
 
 from basekamp.errors import InputError
 from basekamp.training.loop import Course, StackLoop, State
+from basekamp.training.meter import Meter
 from basekamp.training.saver import Saver
 
 
@@ -14,17 +15,23 @@ class Session:
     """Makes loops when they are needed, and keeps of one that is done its results alone.
 
     groups: the members of each loop, by their places in the training. `memo` is saved beside: plain values. A training
-    that was saved goes on where it stood, with the groups that it had then.
+    that was saved goes on where it stood, with the groups that it had then. What `meter` measured goes on as well.
+    `after_step` is called after each step; loops that are there already keep theirs.
     """
 
     def __init__(
-        self, make_loop: Callable[[Sequence[int]], StackLoop], groups: Sequence[Sequence[int]], saver: Saver
+        self,
+        make_loop: Callable[[Sequence[int]], StackLoop],
+        groups: Sequence[Sequence[int]],
+        saver: Saver,
+        meter: Meter | None = None,
     ) -> None:
-        self.make_loop, self.saver = make_loop, saver
+        self.make_loop, self.saver, self.meter = make_loop, saver, meter or Meter()
         self.groups = [list(group) for group in groups]
         self.states: list[State | None] = [None] * len(self.groups)
         self.loops: dict[int, StackLoop] = {}
         self.memo: dict[str, Any] = {}
+        self.after_step: Callable[[], None] = saver.after_step
 
     def resume(self, device: torch.device) -> bool:
         """Go back to where the last checkpoint was taken; False when there is none. From now on all is saved."""
@@ -35,6 +42,7 @@ class Session:
                 if of_loop is not None and of_loop["alive"]:
                     self.loop(place)
             _set_random_state(state["random"])
+            self.meter.load_state(state["meter"])
         self.saver.snapshot = self.snapshot
         return state is not None
 
@@ -42,12 +50,17 @@ class Session:
         """The loop of a group, made or brought back to where it was."""
         if place not in self.loops:
             loop = self.make_loop(self.groups[place])
-            loop.after_step = self.saver.after_step
+            loop.after_step = self.after_step
             state = self.states[place]
             if state is not None:
                 _load(loop, state)
             self.loops[place] = loop
         return self.loops[place]
+
+    @property
+    def running(self) -> StackLoop:
+        """The loop that was begun last."""
+        return next(reversed(self.loops.values()))
 
     def is_done(self, place: int) -> bool:
         """Whether every member of a group has ended."""
@@ -81,9 +94,13 @@ class Session:
 
     def snapshot(self) -> State:
         """A copy of all that is needed to go on."""
-        loops = [self.loops[place].state() if place in self.loops else state for place, state in enumerate(self.states)]
-        groups = [list(group) for group in self.groups]
-        return {"groups": groups, "loops": loops, "memo": dict(self.memo), "random": _random_state()}
+        with self.meter.spending("checkpoint"):
+            loops = [
+                self.loops[place].state() if place in self.loops else state for place, state in enumerate(self.states)
+            ]
+            groups = [list(group) for group in self.groups]
+            state = {"groups": groups, "loops": loops, "memo": dict(self.memo), "random": _random_state()}
+            return state | {"meter": self.meter.state()}
 
 
 def _load(loop: StackLoop, state: State) -> None:

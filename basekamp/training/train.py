@@ -14,36 +14,50 @@ from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from basekamp.hyperparameters import Hyperparameters, is_own_model
-from basekamp.models.build import build_model, count_multiplications, count_parameters, fit_model
+from basekamp.models.build import build_model, count_flops, count_multiplications, count_parameters, fit_model
 from basekamp.models.source import code_version
 from basekamp.storage import Store, open_store
 from basekamp.training.boosting import fit_boosting
+from basekamp.training.cards import card_names, precision_of
 from basekamp.training.checkpoint import Checkpoints
-from basekamp.training.device import choose_device, count_processes, describe_device, fitting_threads
+from basekamp.training.device import (
+    choose_device,
+    count_processes,
+    describe_device,
+    fitting_threads,
+    is_mixed_precision,
+)
 from basekamp.training.feed import load_training_data
 from basekamp.training.files import remove_leftovers, replace_file
 from basekamp.training.grouping import in_groups, most_at_once
 from basekamp.training.launch import Job, launch
 from basekamp.training.loop import Course, Member, StackLoop
 from basekamp.training.memory import too_large
+from basekamp.training.meter import Meter, peak_memory_bytes
 from basekamp.training.model_file import model_bytes
 from basekamp.training.progress import Progress, show_progress
-from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Training
+from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Performance, Seconds, Training
 from basekamp.training.saver import Saver
 from basekamp.training.session import Session
 from basekamp.training.stack import why_not_stacked
+from basekamp.training.tracer import tracing
 
+CPU = torch.device("cpu")
 ROWS_TRIED = 2
 
 
 @dataclass(frozen=True)
 class Crew:
-    """Who trains: `size` processes that share every batch, and what the loop and the saver are in this one."""
+    """Who trains: `size` processes that share every batch, and what the loop and the saver are in this one.
+
+    cards: the names of the cards of all of them, in order of their ranks; empty on the CPU.
+    """
 
     loop: type[StackLoop]
     saver: type[Saver]
     size: int = 1
     leads: bool = True
+    cards: tuple[str, ...] = ()
 
 
 def train_model(
@@ -58,6 +72,7 @@ def train_model(
     checkpoint_seconds: float = 30.0,
     processes: int = 1,
     first_seed: int = 0,
+    profile: bool = False,
 ) -> Training:
     """Train `seeds` replicates, from `first_seed` on; write `model.pth` and `training.json` into `directory`.
 
@@ -69,6 +84,8 @@ def train_model(
 
     With `gpus` of "2" or more, or on the CPU with `processes` of 2 or more, that many processes share each batch;
     the results are those of one but for rounding, and for the random numbers of dropout.
+
+    With `profile` a trace of a few steps, `trace.json.gz`, comes beside the model; it changes no result.
 
     Raises InputError for settings that do not fit the data and a folder that cannot be written, DeviceError
     for GPUs that are not there or too small, BasekampError for a process that was lost.
@@ -84,9 +101,10 @@ def train_model(
         store=store,
         checkpoint_seconds=checkpoint_seconds,
         first_seed=first_seed,
+        profile=profile,
     )
     if n_processes == 1 or hyperparameters.model == "boosting":
-        return train_share(job, device, Crew(StackLoop, Saver))
+        return train_share(job, device, Crew(StackLoop, Saver, cards=card_names(device)))
     _check(load_dataset(dataset).schema, metric=metric, seeds=seeds)
     launch(job, n_processes)
     return Training.read(directory)
@@ -109,6 +127,7 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
             device=came_to.device,
             versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
             replicates=[course.replicate(seed) for seed, course in enumerate(came_to.courses, job.first_seed)],
+            performance=came_to.performance,
         )
         if crew.leads:
             weights = [course.best_weights for course in came_to.courses]
@@ -124,6 +143,7 @@ class _Outcome:
     courses: list[Course]
     n_parameters: int
     device: str
+    performance: Performance
 
 
 def _boost(job: Job, data: Dataset) -> _Outcome:
@@ -134,33 +154,70 @@ def _boost(job: Job, data: Dataset) -> _Outcome:
             courses.append(fit_boosting(data, job.hyperparameters, seed=seed, metric=job.metric))
             best = courses[-1].curves["validation_metric"][courses[-1].best_epoch]
             progress(len(courses), job.seeds, f"seed {seed}, {job.metric} {best:.4f}")
-    n_nodes = courses[0].best_weights["value"].numel()
-    return _Outcome(courses, n_nodes, describe_device(torch.device("cpu")))
+    if job.profile:
+        print("No trace was written: model: boosting takes no steps that PyTorch's profiler could show.", flush=True)
+    seconds, rounds = (sum(getattr(course, name) for course in courses) for name in ("seconds", "n_epochs"))
+    performance = Performance(
+        device=CPU.type,
+        seconds=Seconds(total=round(seconds, 4)),
+        samples_per_second=rounds * data.schema.rows["train"] / seconds,
+        memory_peak_bytes=peak_memory_bytes(CPU),
+    )
+    return _Outcome(courses, courses[0].best_weights["value"].numel(), describe_device(CPU), performance)
 
 
 def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Saver) -> _Outcome:
     """Train networks, in groups of seeds."""
     settings, schema = job.hyperparameters, data.schema
     members = [Member(seed, settings) for seed in range(job.first_seed, job.first_seed + job.seeds)]
-    build = partial(build_model, schema=schema, fitted=fit_model(settings, data))
-    untrained, rows = build(settings), load_training_data(data, device)
-    most = most_at_once(untrained, settings, schema, device) if crew.size == 1 else 1
-    if most > 1 and is_own_model(settings.model):
-        most = _most_of_own_model(build, settings, rows.x_validation[:ROWS_TRIED], most)
+    with Meter(device) as meter:
+        with meter.spending("data"):
+            build = partial(build_model, schema=schema, fitted=fit_model(settings, data))
+            rows = load_training_data(data, device)
+        untrained = build(settings)
+        most = most_at_once(untrained, settings, schema, device) if crew.size == 1 else 1
+        if most > 1 and is_own_model(settings.model):
+            most = _most_of_own_model(build, settings, rows.x_validation[:ROWS_TRIED], most)
 
-    def make_loop(places: Sequence[int]) -> StackLoop:
-        return crew.loop(build, rows, [members[place] for place in places], metric=job.metric)
+        def make_loop(places: Sequence[int]) -> StackLoop:
+            return crew.loop(build, rows, [members[place] for place in places], metric=job.metric, meter=meter)
 
-    session = Session(make_loop, in_groups(range(len(members)), most), saver)
+        session = Session(make_loop, in_groups(range(len(members)), most), saver, meter)
+        step_size = count_multiplications(untrained, schema) * settings.batch_size // crew.size
+        with tracing(session, job.directory if job.profile and crew.leads else None) as trace:
+            told = _run(session, members, device, crew, step_size=step_size, trace=trace)
+    courses = [course for _, course in sorted(session.courses().items())]
+    performance = meter.performance(
+        crew.cards,
+        processes=crew.size,
+        flops_per_row=count_flops(untrained, torch.from_numpy(data.split("train").x[:ROWS_TRIED])),
+        precision=precision_of(untrained, crew.cards, is_mixed=is_mixed_precision(settings.precision, device)),
+    )
+    return _Outcome(courses, count_parameters(untrained), told, performance)
+
+
+def _run(
+    session: Session,
+    members: Sequence[Member],
+    device: torch.device,
+    crew: Crew,
+    *,
+    step_size: int,
+    trace: Callable[[StackLoop], None],
+) -> str:
+    """Train all groups, from where a checkpoint left them; gives the device in words."""
     if session.resume(device):
         print(f"Resuming from a checkpoint: {_told(session, members)}.", flush=True)
-    step_size = count_multiplications(untrained, schema) * settings.batch_size // crew.size
     with fitting_threads(device, step_size=step_size * len(session.groups[0])):
         told = describe_device(device, n_processes=crew.size)
     with show_progress() as progress:
-        train_groups(session, device, step_size=step_size, after_epoch=lambda: _tell(progress, session, members))
-    courses = [course for _, course in sorted(session.courses().items())]
-    return _Outcome(courses, count_parameters(untrained), told)
+
+        def after_epoch() -> None:
+            _tell(progress, session, members)
+            trace(session.running)
+
+        train_groups(session, device, step_size=step_size, after_epoch=after_epoch)
+    return told
 
 
 def train_groups(session: Session, device: torch.device, *, step_size: int, after_epoch: Callable[[], None]) -> None:
@@ -212,8 +269,7 @@ def _tell(progress: Progress, session: Session, members: Sequence[Member]) -> No
     told = session.courses()
     each = members[0].hyperparameters.n_epochs
     done = sum(each if course.ended else course.n_epochs for course in told.values())
-    loop = next(reversed(session.loops.values()))
-    progress(done, each * len(members), loop.text())
+    progress(done, each * len(members), session.running.text())
 
 
 def _told(session: Session, members: Sequence[Member]) -> str:
