@@ -39,26 +39,33 @@ def main() -> None:
 @click.option("--attempt", "attempts", multiple=True, help="Only this attempt; may be given again.")
 @STORE_OPTION
 @GPUS_OPTION
-def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str) -> None:
+@click.option("--profile", is_flag=True, help="Write a trace of a few training steps beside each model.")
+def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str, profile: bool) -> None:
     """Run an experiment on this machine: baseline first if there is none, then each attempt."""
     from rich.console import Console
 
     from basekamp.cluster.campaign import attempts_to_run, run_experiment
     from basekamp.experiment import load_experiment
-    from basekamp.records.shelf import REPORT
+    from basekamp.records.shelf import REPORT, TRACE, holds
     from basekamp.report.terminal import StepDisplay, leaderboard
+    from basekamp.storage import open_store
 
     experiment = load_experiment(file)
     console = Console(file=sys.stdout)
     where = _store_url(store)
+    tried, display = attempts_to_run(experiment, attempts), StepDisplay(console)
     shelf, made = run_experiment(
-        experiment, store=where, attempts=attempts_to_run(experiment, attempts), gpus=gpus, display=StepDisplay(console)
+        experiment, store=where, attempts=tried, gpus=gpus, display=display, profile=profile
     )
     console.print()
     console.print(leaderboard(_best_first(shelf.rows), width=console.width))
     console.print()
     for row in made:
         click.echo(f"report of {row.attempt}: {store.rstrip('/')}/{row.beside(REPORT)}")
+        if profile:
+            has_trace = holds(open_store(where), row.beside(TRACE))
+            told = f"{store.rstrip('/')}/{row.beside(TRACE)}" if has_trace else "none, it took too few steps"
+            click.echo(f"trace of {row.attempt}: {told}")
     click.echo(f"Next: basekamp runs {file}{'' if store == DEFAULT_STORE else f' --store {store}'}")
 
 

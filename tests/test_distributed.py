@@ -66,12 +66,6 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return {f"{seed}.{name}": tensor for seed, state in enumerate(saved) for name, tensor in state.items()}
 
 
-def results(directory: Path) -> tuple[bytes, bytes]:
-    """The model's bytes and the training's, times left out."""
-    told = (directory / "training.json").read_bytes()
-    return (directory / "model.pth").read_bytes(), re.sub(rb'"seconds":[^,]+,', b"", told)
-
-
 def assert_same_training(dataset: Path, folder: Path, *, processes: int, **settings: object) -> None:
     one = train(dataset, folder / "one", **settings)
     shared = train(dataset, folder / "shared", processes=processes, **settings)

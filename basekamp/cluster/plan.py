@@ -15,12 +15,20 @@ PLACEMENT: dict[str, object] = {
     "memory": "4Gi",
     "node_selector": {},
     "tolerations": [],
+    "profile": False,
 }
 """What a run asks of the cluster: no result depends on it but by rounding, so it is not in the experiment file."""
 
 
 def pipeline_values(
-    experiment: Experiment, attempt: str, *, store: str, data_fingerprint: str, gpus: str = "0", image: str = ""
+    experiment: Experiment,
+    attempt: str,
+    *,
+    store: str,
+    data_fingerprint: str,
+    gpus: str = "0",
+    image: str = "",
+    profile: bool = False,
 ) -> dict[str, object]:
     """Every parameter of train-and-compare for one attempt, or for "baseline", with nothing left to defaults."""
     asked = None if attempt == BASELINE else experiment.attempts[attempt]
@@ -47,6 +55,7 @@ def pipeline_values(
         "gpus": gpus,
         **PLACEMENT,
         "evaluation_gpus": "0" if gpus == "0" else "1",
+        "profile": profile,
         "image": image,
         "data_fingerprint": data_fingerprint,
         "code_version": code_version(settings.model),
