@@ -54,9 +54,7 @@ def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str, profile: b
     console = Console(file=sys.stdout)
     where = _store_url(store)
     tried, display = attempts_to_run(experiment, attempts), StepDisplay(console)
-    shelf, made = run_experiment(
-        experiment, store=where, attempts=tried, gpus=gpus, display=display, profile=profile
-    )
+    shelf, made = run_experiment(experiment, store=where, attempts=tried, gpus=gpus, display=display, profile=profile)
     console.print()
     console.print(leaderboard(_best_first(shelf.rows), width=console.width))
     console.print()

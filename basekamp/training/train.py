@@ -187,10 +187,12 @@ def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Sav
         with tracing(session, job.directory if job.profile and crew.leads else None) as trace:
             told = _run(session, members, device, crew, step_size=step_size, trace=trace)
     courses = [course for _, course in sorted(session.courses().items())]
+    with fitting_threads(CPU, step_size=0):
+        flops_per_row = count_flops(untrained, torch.from_numpy(data.split("train").x[:ROWS_TRIED]))
     performance = meter.performance(
         crew.cards,
         processes=crew.size,
-        flops_per_row=count_flops(untrained, torch.from_numpy(data.split("train").x[:ROWS_TRIED])),
+        flops_per_row=flops_per_row,
         precision=precision_of(untrained, crew.cards, is_mixed=is_mixed_precision(settings.precision, device)),
     )
     return _Outcome(courses, count_parameters(untrained), told, performance)
