@@ -402,6 +402,7 @@ def test_energy_is_absent_where_one_of_two_processes_could_not_read_it(monkeypat
 
 def test_meter_reads_the_card_while_it_is_a_context(monkeypatch):
     Card(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 1 << 30)
     with Meter(torch.device("cuda")) as measured:
@@ -409,6 +410,9 @@ def test_meter_reads_the_card_while_it_is_a_context(monkeypatch):
     told = performance_of(measured)
     assert told.gpu_utilisation == measured.card.utilisation and told.energy_joules == measured.card.energy_joules
     assert told.memory_peak_bytes == 1 << 30
+    resumed = Meter(torch.device("cuda"))
+    resumed.load_state(measured.state())
+    assert performance_of(resumed).gpu_utilisation == told.gpu_utilisation
 
 
 def test_peak_memory_of_this_process_is_that_of_proc():
@@ -417,3 +421,19 @@ def test_peak_memory_of_this_process_is_that_of_proc():
     held[::4096] = b"x" * len(held[::4096])
     assert meter.peak_memory_bytes(CPU) >= peak
     assert meter.peak_memory_bytes(CPU) > 300 << 20
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_on_a_gpu_tells_what_the_card_did(digits, tmp_path):
+    settings = {"model": "cnn", "width": 64, "n_epochs": 30, "patience": 0, "gpus": "1", "profile": True}
+    training = train(digits, tmp_path, **settings)
+    told, card = training.performance, torch.cuda.get_device_name()
+    assert told.device == training.device == card
+    assert told.samples_per_second * told.seconds.compute == pytest.approx(rows_trained(digits, training), rel=0.02)
+    assert 0 < told.memory_peak_bytes <= torch.cuda.max_memory_allocated()
+    assert (told.peak_share is not None) == (card in KNOWN)
+    assert told.peak_precision in ("bf16", None)
+    assert (tmp_path / "trace.json.gz").stat().st_size > 0
+    if "MIG" not in card:
+        assert 0 <= told.gpu_utilisation <= 100

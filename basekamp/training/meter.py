@@ -38,6 +38,7 @@ class Meter:
 
     def __enter__(self) -> "Meter":
         if self.device.type == "cuda":
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # before it, a reset is refused
             torch.cuda.reset_peak_memory_stats(self.device)
         self.card.start()
         return self

@@ -17,7 +17,8 @@ State = dict[str, Any]
 class CardReader:
     """Reads one card from `start` to `stop` in a thread of its own; what the card does not tell stays None.
 
-    The card is found by its UUID, so CUDA_VISIBLE_DEVICES does not matter. A slice of a card (MIG) tells nothing.
+    The card is found by its UUID, so CUDA_VISIBLE_DEVICES does not matter. Of a slice of a card (MIG) nothing is known,
+    or what the whole card draws.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,7 +46,7 @@ class CardReader:
         if nvml is None:
             return
         try:
-            uuid = torch.cuda.get_device_properties(self.device).uuid
+            uuid = str(torch.cuda.get_device_properties(self.device).uuid).removeprefix("GPU-")
             card = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         except nvml.NVMLError:
             return

@@ -50,7 +50,7 @@ ROWS_TRIED = 2
 class Crew:
     """Who trains: `size` processes that share every batch, and what the loop and the saver are in this one.
 
-    cards: the names of the cards of all of them, in order of their ranks; empty on the CPU.
+    cards: the names of the cards of all of them, in order of their ranks, where there are several.
     """
 
     loop: type[StackLoop]
@@ -104,7 +104,7 @@ def train_model(
         profile=profile,
     )
     if n_processes == 1 or hyperparameters.model == "boosting":
-        return train_share(job, device, Crew(StackLoop, Saver, cards=card_names(device)))
+        return train_share(job, device, Crew(StackLoop, Saver))
     _check(load_dataset(dataset).schema, metric=metric, seeds=seeds)
     launch(job, n_processes)
     return Training.read(directory)
@@ -187,13 +187,14 @@ def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Sav
         with tracing(session, job.directory if job.profile and crew.leads else None) as trace:
             told = _run(session, members, device, crew, step_size=step_size, trace=trace)
     courses = [course for _, course in sorted(session.courses().items())]
+    cards = crew.cards or card_names(device)
     with fitting_threads(CPU, step_size=0):
         flops_per_row = count_flops(untrained, torch.from_numpy(data.split("train").x[:ROWS_TRIED]))
     performance = meter.performance(
-        crew.cards,
+        cards,
         processes=crew.size,
         flops_per_row=flops_per_row,
-        precision=precision_of(untrained, crew.cards, is_mixed=is_mixed_precision(settings.precision, device)),
+        precision=precision_of(untrained, cards, is_mixed=is_mixed_precision(settings.precision, device)),
     )
     return _Outcome(courses, count_parameters(untrained), told, performance)
 
