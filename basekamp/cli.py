@@ -39,7 +39,8 @@ def main() -> None:
 @click.option("--attempt", "attempts", multiple=True, help="Only this attempt; may be given again.")
 @STORE_OPTION
 @GPUS_OPTION
-def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str) -> None:
+@click.option("--profile", is_flag=True, help="Write a trace of a few training steps beside each model.")
+def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str, profile: bool) -> None:
     """Run an experiment on this machine: baseline first if there is none, then each attempt."""
     from rich.console import Console
 
@@ -50,13 +51,12 @@ def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str) -> None:
     experiment = load_experiment(file)
     console = Console(file=sys.stdout)
     where = _store_url(store)
-    shelf, made = run_experiment(
-        experiment, store=where, attempts=attempts_to_run(experiment, attempts), gpus=gpus, display=StepDisplay(console)
-    )
+    tried, display = attempts_to_run(experiment, attempts), StepDisplay(console)
+    shelf, made = run_experiment(experiment, store=where, attempts=tried, gpus=gpus, display=display, profile=profile)
     console.print()
     console.print(leaderboard(_best_first(shelf.rows), width=console.width))
     console.print()
-    _tell_reports(made, store)
+    _tell_reports(made, store, profile=profile)
     click.echo(f"Next: {_runs_command(file, store)}")
 
 
@@ -317,11 +317,17 @@ def name_format() -> None:
             click.echo(format_name(name_from_json(line)))
 
 
-def _tell_reports(rows: list[Any], store: str) -> None:
-    from basekamp.records.shelf import REPORT
+def _tell_reports(rows: list[Any], store: str, *, profile: bool = False) -> None:
+    """Where the report of each record lies, and its trace if one was asked for."""
+    from basekamp.records.shelf import REPORT, TRACE, holds
+    from basekamp.storage import open_store
 
     for row in rows:
         click.echo(f"report of {row.attempt}: {store.rstrip('/')}/{row.beside(REPORT)}")
+        if profile:
+            has_trace = holds(open_store(_store_url(store)), row.beside(TRACE))
+            told = f"{store.rstrip('/')}/{row.beside(TRACE)}" if has_trace else "none, it took too few steps"
+            click.echo(f"trace of {row.attempt}: {told}")
 
 
 def _runs_command(file: Path, store: str) -> str:

@@ -41,13 +41,15 @@ def train_model(
     node_gpus: str = "0",
     gpu_type: str = "nvidia.com/gpu",
     store: str = "",
+    profile: bool = False,
     code_version: str = "",
 ):
     """Train one set of hyperparameters with several seeds; a killed training goes on from its checkpoint.
 
     Args:
         dataset: The data set folder from prepare-data.
-        model_file: Folder with model.pth (every replicate, loadable with weights_only=True) and training.json.
+        model_file: Folder with model.pth (every replicate, loadable with weights_only=True) and training.json, which
+            tells how it ran as well.
         metric: Deciding metric; its best validation epoch is kept.
         seeds: How many replicates to train.
         model: majority, mean, linear, mlp, cnn, resnet, tabular, boosting, or package.module:callable.
@@ -80,6 +82,7 @@ def train_model(
         node_gpus: How many GPUs each node of a TrainJob has.
         gpu_type: Resource name of the GPUs of a TrainJob.
         store: Where checkpoints go, and where data set and model pass to the nodes of a TrainJob.
+        profile: Whether to write trace.json.gz beside the model, a trace of a few steps; it changes no result.
         code_version: Version of the code; part of the cache key.
     """
     given = dict(locals())
@@ -91,5 +94,6 @@ def train_model(
     settings = Hyperparameters.from_arguments(given)
     folders = (Path(dataset.path), Path(model_file.path))
     place = {"gpus": gpus, "nodes": nodes, "node_gpus": node_gpus, "gpu_type": gpu_type, "store": store}
-    training = train_on_nodes(*folders, settings, metric=metric, seeds=seeds, first_seed=first_seed, **place)
-    model_file.metadata.update(device=training.device)
+    how = {"metric": metric, "seeds": seeds, "first_seed": first_seed, "profile": profile}
+    training = train_on_nodes(*folders, settings, **how, **place)
+    model_file.metadata.update(training.metadata())

@@ -70,6 +70,7 @@ def sweep(
     memory: str = "4Gi",
     node_selector: dict[str, str] = {},  # noqa: B006
     tolerations: list[dict[str, str]] = [],  # noqa: B006
+    profile: bool = False,
     image: str = "",
     data_fingerprint: str = "",
     code_version: str = "",
@@ -104,6 +105,7 @@ def sweep(
         memory: Memory each step asks for and may not exceed, such as 4Gi; shared memory counts in it.
         node_selector: Labels of the nodes that trainings may run on, such as {"pool": "a100"}.
         tolerations: Taints that trainings tolerate, as Kubernetes tolerations.
+        profile: Whether to write a trace of a few steps of the winner's training beside its model.
         image: Reference of the components' image, for the record.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
@@ -152,6 +154,7 @@ def sweep(
         nodes=nodes,
         node_gpus=node_gpus,
         gpu_type=gpu_type,
+        profile=profile,
         store=store,
         code_version=code_version,
     )

@@ -60,6 +60,7 @@ def train_and_compare(
     memory: str = "4Gi",
     node_selector: dict[str, str] = {},  # noqa: B006
     tolerations: list[dict[str, str]] = [],  # noqa: B006
+    profile: bool = False,
     image: str = "",
     data_fingerprint: str = "",
     code_version: str = "",
@@ -114,6 +115,7 @@ def train_and_compare(
         memory: Memory each step asks for and may not exceed, such as 4Gi; shared memory counts in it.
         node_selector: Labels of the nodes that train-model may run on, such as {"pool": "a100"}.
         tolerations: Taints that train-model tolerates, as Kubernetes tolerations.
+        profile: Whether train-model writes a trace of a few steps beside the model.
         image: Reference of the components' image, for the record.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
@@ -142,6 +144,7 @@ def train_and_compare(
         node_gpus=node_gpus,
         gpu_type=gpu_type,
         store=store,
+        profile=profile,
         code_version=code_version,
     )
     evaluated = evaluate_model(

@@ -1,7 +1,9 @@
 """The command line as a user meets it: real processes, a real pipeline run, real files."""
 
+import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +137,27 @@ def test_show_tells_a_record_by_name_id_and_key(place, rows):
     assert told[0] == told[1] == told[2] and told[0].startswith(rows[1]["name"])
     document = json.loads(basekamp("show", record_id, "--json", cwd=place).stdout)
     assert document["comparison"]["verdict"] == "supported" and document["opening"]["passed"] is True
+
+
+def test_show_tells_how_it_ran(place, rows):
+    told = basekamp("show", rows[1]["name"], cwd=place).stdout
+    assert re.search(r"\nsamples per second +[0-9,]+ *\n", told)
+    assert re.search(r"\ntime +[0-9.]+ s: data [0-9.]+ %, compute [0-9.]+ %, validation", told)
+    document = json.loads(basekamp("show", rows[1]["name"], "--json", cwd=place).stdout)
+    assert document["training"]["performance"]["samples_per_second"] > 0
+    assert document["training"]["performance"]["energy_joules"] is None  # no card, so none is invented
+
+
+def test_profile_writes_a_trace_beside_the_model_and_says_where(tmp_path):
+    (tmp_path / "small.yaml").write_text(EXPERIMENT.partition("attempts:")[0])
+    done = basekamp("run", "small.yaml", "--profile", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = re.search(r"^trace of baseline: \./(basekamp-store/small/baseline/.*\.gz)$", done.stdout, re.MULTILINE)
+    with gzip.open(tmp_path / told[1]) as file:
+        assert json.load(file)["traceEvents"]
+    assert "trace.json.gz: https://ui.perfetto.dev" in next((tmp_path / ".basekamp" / "logs").glob("*.log")).read_text()
+    rows = json.loads(basekamp("runs", "small.yaml", "--json", cwd=tmp_path).stdout)
+    assert [row["attempt"] for row in rows] == ["baseline"]
 
 
 def test_model_of_a_record_loads_with_weights_only(place, rows):

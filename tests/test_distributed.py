@@ -24,6 +24,7 @@ from basekamp.training import launch
 from basekamp.training.device import choose_device, count_processes, describe_device
 from basekamp.training.results import Training
 from basekamp.training.train import train_model
+from tests.trainings import results
 
 ENDLESS = {"model": "mlp", "n_epochs": 100_000, "patience": 0, "dropout": 0.2}
 PATIENCE_SECONDS = 90
@@ -66,16 +67,11 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     return {f"{seed}.{name}": tensor for seed, state in enumerate(saved) for name, tensor in state.items()}
 
 
-def results(directory: Path) -> tuple[bytes, bytes]:
-    """The model's bytes and the training's, times left out."""
-    told = (directory / "training.json").read_bytes()
-    return (directory / "model.pth").read_bytes(), re.sub(rb'"seconds":[^,]+,', b"", told)
-
-
 def assert_same_training(dataset: Path, folder: Path, *, processes: int, **settings: object) -> None:
     one = train(dataset, folder / "one", **settings)
     shared = train(dataset, folder / "shared", processes=processes, **settings)
     assert shared.device == f"{processes} x {one.device}"
+    assert_measured_alike(shared, one, processes=processes)
     ours, theirs = weights(folder / "shared"), weights(folder / "one")
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
@@ -84,6 +80,20 @@ def assert_same_training(dataset: Path, folder: Path, *, processes: int, **setti
         assert (mine.n_epochs, mine.best_epoch, mine.ended) == (alone.n_epochs, alone.best_epoch, alone.ended)
         for curve, values in alone.curves:
             assert getattr(mine.curves, curve) == pytest.approx(values, abs=1e-4, rel=1e-4)
+
+
+def assert_measured_alike(shared: Training, one: Training, *, processes: int) -> None:
+    """The rows of all processes together are those of one."""
+    told, alone = shared.performance, one.performance
+    assert (told.processes, alone.processes) == (processes, 1)
+    if alone.samples_per_second is None:
+        assert told.samples_per_second is None
+        return
+    rows = [each.samples_per_second * each.seconds.compute for each in (told, alone)]
+    assert rows[0] == pytest.approx(rows[1], rel=0.02)
+    assert told.flops_per_second * told.seconds.compute == pytest.approx(
+        alone.flops_per_second * alone.seconds.compute, rel=0.02
+    )
 
 
 def test_two_processes_give_the_weights_of_one(digits, tmp_path, capfd):

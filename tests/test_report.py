@@ -1,3 +1,4 @@
+import json
 import math
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from basekamp.evaluation.evaluate import Evaluation, Roc
 from basekamp.naming import new_id
@@ -17,8 +19,10 @@ from basekamp.records.shelf import Shelf, read_shelf, record_key, stem
 from basekamp.records.verdict import Difference
 from basekamp.report.attempt import attempt_html, attempt_markdown, history, metric_lines
 from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
+from basekamp.report.performance import performance_rows
+from basekamp.report.terminal import record_table
 from basekamp.storage import open_store
-from basekamp.training.results import Curves, Replicate, Training
+from basekamp.training.results import Curves, Performance, Replicate, Seconds, Training
 
 ATTACK = '<script>alert(1)</script> & "quoted" | *bold*\nsecond line'
 EMPTY = Shelf("digits", (), ())
@@ -275,6 +279,74 @@ def test_charts_are_named_and_their_ids_are_unique(tmp_path: Path) -> None:
     charts = [attrs for tag, attrs in tags if tag == "svg"]
     assert len(charts) == 6
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in charts)
+
+
+PERFORMANCE = Performance(
+    device=ATTACK,
+    seconds=Seconds(total=200.0, data=4.0, compute=180.0, validation=10.0, checkpoint=0.5),
+    samples_per_second=12345.4,
+    memory_peak_bytes=1288490189,
+    gpu_utilisation=87.4,
+    energy_joules=12_345.0,
+    flops_per_second=31e12,
+    peak_share=0.0313,
+    peak_precision="bf16",
+)
+ROWS_OF_ONE = {
+    "samples per second": "12,345",
+    "time": "200 s: data 2 %, compute 90 %, validation 5 %, checkpoints 0.25 %, other 3 %",
+    "memory peak": "1.20 GiB",
+    "GPU utilisation": "87.4 %",
+    "energy": "12.3 kJ",
+    "FLOP/s": "31.0 TFLOP/s, 3 % of this card's bf16 peak",
+}
+
+
+def ran(record: Record, performance: Performance | None) -> Record:
+    return record.model_copy(update={"training": record.training.model_copy(update={"performance": performance})})
+
+
+def test_page_and_summary_tell_how_it_ran_with_every_text_escaped() -> None:
+    record = ran(BETTER, PERFORMANCE)
+    page, summary = attempt_html(record, BASE, EMPTY), attempt_markdown(record, BASE)
+    (_, device), *rows = Page(page).tables["performance"]
+    assert dict(rows) == ROWS_OF_ONE
+    assert device.split() == ATTACK.split() and "<script>alert" not in page
+    assert "## How it ran" in summary and "<script>" not in summary and "&lt;script&gt;" in summary
+    for name, value in ROWS_OF_ONE.items():
+        assert f"| {name} | {value} |" in summary
+
+
+def test_show_tells_how_it_ran() -> None:
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(record_table(ran(BETTER, PERFORMANCE)))
+    lines = [
+        line.strip().split(maxsplit=1) for line in captured.get().splitlines() if line.startswith(("energy", "time"))
+    ]
+    assert lines == [["time", ROWS_OF_ONE["time"]], ["energy", ROWS_OF_ONE["energy"]]]
+
+
+def test_what_is_not_known_of_how_it_ran_has_no_row() -> None:
+    boosting = Performance(device="cpu", seconds=Seconds(total=2.5), samples_per_second=80.25)
+    assert performance_rows(boosting) == [("device", "cpu"), ("samples per second", "80.250"), ("time", "2.50 s")]
+
+
+@pytest.mark.parametrize(("device", "unit"), [("NVIDIA L4", "GPUs"), ("cpu", "processes")])
+def test_what_was_read_of_one_of_several_says_so(device: str, unit: str) -> None:
+    rows = dict(performance_rows(PERFORMANCE.model_copy(update={"processes": 4, "device": device})))
+    assert rows[f"memory peak, one of 4 {unit}"] == "1.20 GiB"
+    assert rows[f"energy, one of 4 {unit}"] == "12.3 kJ"
+    assert rows["FLOP/s"] == "31.0 TFLOP/s, 3 % of these cards' bf16 peak"
+
+
+def test_record_of_an_older_release_is_read_and_shown_without() -> None:
+    document = json.loads(BETTER.model_dump_json())
+    del document["training"]["performance"]
+    old = Record.model_validate(document)
+    assert old == BETTER and old.training.performance is None
+    for text in (attempt_html(old, BASE, EMPTY), attempt_markdown(old, BASE)):
+        assert "How it ran" not in text
 
 
 def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -29,9 +29,11 @@ class Display(Protocol):
 
 
 def run_experiment(
-    experiment: Experiment, *, store: str, attempts: list[str], gpus: str, display: Display
+    experiment: Experiment, *, store: str, attempts: list[str], gpus: str, display: Display, profile: bool = False
 ) -> tuple[Shelf, list[Row]]:
     """Make the baseline if there is none, then run the attempts; gives the experiment and the new records, in order.
+
+    With `profile` each of them has a trace of a few steps beside it.
 
     Raises InputError when the pinned baseline has other settings than the file, or the source cannot be read;
     StoreError when the store cannot be used. Nothing has run by then.
@@ -39,7 +41,9 @@ def run_experiment(
     opened, fingerprint, pinned = _base_camp(experiment, store, display)
     made = []
     for attempt in ([] if pinned else [BASELINE]) + attempts:
-        values = pipeline_values(experiment, attempt, store=store, data_fingerprint=fingerprint, gpus=gpus)
+        values = pipeline_values(
+            experiment, attempt, store=store, data_fingerprint=fingerprint, gpus=gpus, profile=profile
+        )
         made.append(_run(values, experiment, opened, display))
     return read_shelf(opened, experiment.experiment), made
 

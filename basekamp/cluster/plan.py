@@ -18,6 +18,7 @@ PLACEMENT: dict[str, object] = {
     "memory": "4Gi",
     "node_selector": {},
     "tolerations": [],
+    "profile": False,
 }
 """What a run asks of the cluster: no result depends on it but by rounding, so it is not in the experiment file."""
 
@@ -26,7 +27,14 @@ GPU_PACKS = 4
 
 
 def pipeline_values(
-    experiment: Experiment, attempt: str, *, store: str, data_fingerprint: str, gpus: str = "0", image: str = ""
+    experiment: Experiment,
+    attempt: str,
+    *,
+    store: str,
+    data_fingerprint: str,
+    gpus: str = "0",
+    image: str = "",
+    profile: bool = False,
 ) -> dict[str, object]:
     """Every parameter of train-and-compare for one attempt, or for "baseline", with nothing left to defaults."""
     asked = None if attempt == BASELINE else experiment.attempts[attempt]
@@ -38,6 +46,7 @@ def pipeline_values(
         **settings.model_dump(exclude={"options"}),
         "options": json.dumps(settings.options),
         **_common_values(experiment, settings, store=store, data_fingerprint=data_fingerprint, gpus=gpus, image=image),
+        "profile": profile,
     }
 
 

@@ -54,6 +54,7 @@ def train_on_nodes(
     node_gpus: str = "0",
     gpu_type: str = "nvidia.com/gpu",
     store: str = "",
+    profile: bool = False,
 ) -> Training:
     """Train in this pod on its `gpus` when `nodes` is "1", else on that many nodes with `node_gpus` each.
 
@@ -62,7 +63,7 @@ def train_on_nodes(
     if _count("nodes", nodes, least=1) == 1:
         from basekamp.training.train import train_model
 
-        how: dict[str, Any] = {"metric": metric, "seeds": seeds, "first_seed": first_seed}
+        how: dict[str, Any] = {"metric": metric, "seeds": seeds, "first_seed": first_seed, "profile": profile}
         return train_model(dataset, directory, hyperparameters, gpus=gpus, store=store, **how)
     job = Job(
         dataset=dataset,
@@ -73,6 +74,7 @@ def train_on_nodes(
         gpus=node_gpus,
         store=store,
         first_seed=first_seed,
+        profile=profile,
     )
     return run_train_job(job, nodes=nodes, gpu_type=gpu_type, store=store)
 

@@ -2,7 +2,7 @@
 
 <store>/.trainjobs/<name>/input/job.json    the job; its paths are set anew on each node
 <store>/.trainjobs/<name>/input/dataset/…   the data set without its test split
-<store>/.trainjobs/<name>/model/…           model.pth and training.json
+<store>/.trainjobs/<name>/model/…           model.pth, training.json and, where asked for, trace.json.gz
 
 Kubeflow Trainer says in PET_NODE_RANK, PET_NNODES, PET_MASTER_ADDR and PET_MASTER_PORT who the nodes are.
 """

@@ -80,6 +80,25 @@ def count_multiplications(model: nn.Module, schema: Schema) -> int:
     return sum(weights.numel() * (pixels if weights.dim() == 4 else 1) for weights in counted)
 
 
+def count_flops(model: nn.Module, x: Tensor) -> float | None:
+    """How many floating-point operations a row takes in a step, forward and backward: measured on the rows x.
+
+    Counted are matrix products and convolutions, a multiplication and an addition as two. None for a model that has no
+    gradients, or that cannot be run on the CPU. The model is not to be used afterwards: its averages have changed.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if not weights:
+        return None
+    try:
+        with torch.random.fork_rng(devices=[]), FlopCounterMode(display=False) as counter:
+            torch.autograd.grad(model.train()(x).sum(), weights, allow_unused=True)
+    except Exception:  # whatever a network of the user's own does here, it trains without
+        return None
+    return float(counter.get_total_flops()) / len(x)
+
+
 def one_line(error: Exception) -> str:
     """An error of the user's own code, short enough for a sentence."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -18,6 +18,7 @@ from basekamp.records.shelf import (
     PREDICTIONS,
     RECORD,
     REPORT,
+    TRACE,
     Shelf,
     id_in,
     read_record,
@@ -29,7 +30,7 @@ from basekamp.records.verdict import Comparison, Difference, Verdict, judge, mea
 from basekamp.report.attempt import attempt_html, attempt_markdown
 from basekamp.report.numbers import change, confidence
 from basekamp.storage import Store, open_store
-from basekamp.training.results import MODEL_FILE, Training
+from basekamp.training.results import MODEL_FILE, TRACE_FILE, Training
 
 FEWEST_SEEDS = 2
 
@@ -241,9 +242,12 @@ def _put(evidence: _Evidence, record: Record, html: Path, leftovers: list[str]) 
     store, base = evidence.store, stem(record.key)
     store.put(base + PREDICTIONS, evidence.evaluation / PREDICTIONS_FILE)
     store.put(base + MODEL, evidence.model / MODEL_FILE)
-    if base + REPORT in leftovers:  # it may show fewer records than there are now
-        store.delete(base + REPORT)
+    for extension in (REPORT, TRACE):  # the one may show fewer records than there are now, the other another training
+        if base + extension in leftovers:
+            store.delete(base + extension)
     store.put(base + REPORT, html)
+    if (evidence.model / TRACE_FILE).is_file():
+        store.put(base + TRACE, evidence.model / TRACE_FILE)
     record_opening(store, record)
     store.put(base + RECORD, record.model_dump_json(indent=1).encode())
     for key in leftovers:

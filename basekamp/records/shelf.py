@@ -2,6 +2,7 @@
 
 <experiment>/baseline/<stem>.{pth,npz,html,json}            the JSON is written last: with it the record exists
 <experiment>/attempts/<attempt>/<stem>.{pth,npz,html,json}
+                                        and <stem>.gz, a trace of a few training steps, where it was asked for
 <experiment>/openings/<name>.json       each opening of the test split
 <experiment>/sweeps/<sweep>/            the trials of a sweep, see basekamp.sweeps.shelf
 <experiment>/promotions/<name>.json     each change of the champion, by the gate or by `fallback`
@@ -19,7 +20,7 @@ from basekamp.naming import Value, id_time, parse_name
 from basekamp.records.record import BASELINE, Record, Role
 from basekamp.storage import Store
 
-MODEL, PREDICTIONS, REPORT, RECORD = ".pth", ".npz", ".html", ".json"
+MODEL, PREDICTIONS, REPORT, RECORD, TRACE = ".pth", ".npz", ".html", ".json", ".gz"
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,11 @@ def read_record(store: Store, row: Row) -> Record:
             f"{key} in {store.url} is no record that this basekamp reads ({error.error_count()} problems): "
             "use the release that wrote it, or move the file away."
         ) from error
+
+
+def holds(store: Store, key: str) -> bool:
+    """Whether something lies under the key."""
+    return any(entry.key == key for entry in store.entries(key))
 
 
 def record_key(experiment: str, attempt: str, name: str) -> str:

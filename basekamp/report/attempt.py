@@ -11,6 +11,7 @@ from basekamp.report import charts
 from basekamp.report.ladder import ladder_steps
 from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
 from basekamp.report.page import render
+from basekamp.report.performance import performance_rows
 
 MOST_ROWS = 100
 MANY_CLASSES = 20
@@ -67,6 +68,7 @@ def attempt_html(record: Record, baseline: Record | None, shelf: Shelf) -> str:
         confusion=_confusion(record),
         many_classes=len(record.evaluation.classes) > MANY_CLASSES,
         charts=_charts(record, other, shown),
+        performance=performance_rows(record.training.performance),
         number=number,
         change=change,
         signed=signed,
@@ -79,7 +81,7 @@ def attempt_html(record: Record, baseline: Record | None, shelf: Shelf) -> str:
 
 
 def attempt_markdown(record: Record, baseline: Record | None) -> str:
-    """Write the verdict, what differs, the metrics and the gate as Markdown without raw HTML."""
+    """Write the verdict, what differs, the metrics, the gate and how it ran as Markdown without raw HTML."""
     other = baseline if record.role == "attempt" else None
     comparison = record.comparison
     parts = [f"# {_plain(record.experiment)}: {_plain(record.attempt)}"]
@@ -104,6 +106,8 @@ def attempt_markdown(record: Record, baseline: Record | None) -> str:
         "## Test split",
         _gate_line(record, other),
     ]
+    if rows := performance_rows(record.training.performance):
+        parts += ["## How it ran", _table(["measured", "value"], rows)]
     parts.append(f"Record: `{record.name}`")
     return "\n\n".join(parts) + "\n"
 

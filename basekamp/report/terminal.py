@@ -20,6 +20,7 @@ from basekamp.cluster.local import LocalRun, Observer, StepState
 from basekamp.evaluation.goals import METRICS
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row
+from basekamp.report.performance import performance_rows
 
 STEPS = ("prepare-data", "measure-ladder", "train-model", "evaluate-model", "compare-models")
 SWEEP_STEPS = (*STEPS[:2], "plan-sweep", "train-trials", "conclude-sweep", *STEPS[2:])
@@ -225,6 +226,7 @@ def _told(record: Record) -> dict[str, Any]:
     told |= {
         "data": f"{record.data.source} ({record.data.fingerprint}), rows {record.data.rows}",
         "trained on": f"{record.training.device}, {sum(r.seconds for r in record.training.replicates):.1f} s",
+        **{name: value for name, value in performance_rows(record.training.performance) if name != "device"},
         "versions": ", ".join(f"{name} {version}" for name, version in record.training.versions.items()),
         "created": record.created.isoformat(),
         "image": record.image or "none, ran in process",

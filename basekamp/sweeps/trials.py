@@ -66,7 +66,7 @@ class _PackRun:
         session.pruned = frozenset(place for place, number in enumerate(numbers) if number not in self.numbers)
 
         def after_epoch() -> None:
-            progress(*cohort.epochs(), session.text())
+            progress(*cohort.epochs(), session.running.text())
             if session.seconds() >= self.seconds:
                 session.end_running("stopped")
 

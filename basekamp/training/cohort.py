@@ -16,6 +16,7 @@ from basekamp.training.feed import load_training_data
 from basekamp.training.grouping import in_groups, most_at_once, shape_of
 from basekamp.training.loop import Member, StackLoop
 from basekamp.training.memory import too_large
+from basekamp.training.meter import Meter
 from basekamp.training.saver import Saver
 from basekamp.training.session import Session
 from basekamp.training.stack import why_not_stacked
@@ -47,19 +48,22 @@ class Cohort:
         *,
         metric: str,
         saver: Saver,
+        meter: Meter | None = None,
         loop: type[StackLoop] = StackLoop,
         n_processes: int = 1,
         keeps_weights: bool = True,
     ) -> None:
         self.members, self.device, self.metric = tuple(members), device, metric
         self.kind, self.n_processes, self.keeps_weights = loop, n_processes, keeps_weights
-        self.rows = load_training_data(data, device)
+        self.meter = meter or Meter()
+        with self.meter.spending("data"):
+            self.rows = load_training_data(data, device)
         places: dict[str, list[int]] = {}
         for place, member in enumerate(self.members):
             places.setdefault(shape_of(member.hyperparameters), []).append(place)
         self.shapes = {shape: self._shape(self.members[some[0]], data) for shape, some in places.items()}
         groups = [group for shape, some in places.items() for group in in_groups(some, self.shapes[shape].most_at_once)]
-        self.session = Session(self._loop, groups, saver)
+        self.session = Session(self._loop, groups, saver, self.meter)
 
     def run(
         self, *, after_epoch: Callable[[], None], until: int | None = None, may_begin: Callable[[], bool] = lambda: True
@@ -102,17 +106,24 @@ class Cohort:
         """How many parameters the first member has."""
         return self._of(self.members[0]).n_parameters
 
+    def build(self, member: Member) -> nn.Module:
+        """A member's network, untrained."""
+        return self._of(member).build(member.hyperparameters)
+
     def _of(self, member: Member) -> _Shape:
         return self.shapes[shape_of(member.hyperparameters)]
 
     def _loop(self, places: Sequence[int]) -> StackLoop:
         members = [self.members[place] for place in places]
         build = self._of(members[0]).build
-        return self.kind(build, self.rows, members, metric=self.metric, keeps_weights=self.keeps_weights)
+        return self.kind(
+            build, self.rows, members, metric=self.metric, keeps_weights=self.keeps_weights, meter=self.meter
+        )
 
     def _shape(self, member: Member, data: Dataset) -> _Shape:
         settings, schema = member.hyperparameters, data.schema
-        build = partial(build_model, schema=schema, fitted=fit_model(settings, data))
+        with self.meter.spending("data"):
+            build = partial(build_model, schema=schema, fitted=fit_model(settings, data))
         untrained = build(settings)
         step_size = count_multiplications(untrained, schema) * settings.batch_size // self.n_processes
         return _Shape(build, count_parameters(untrained), step_size, self._most(build, untrained, settings, schema))

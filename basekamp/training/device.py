@@ -48,6 +48,11 @@ def count_processes(gpus: str, processes: int) -> int:
     return max(n_gpus, processes)
 
 
+def is_mixed_precision(precision: str, device: torch.device) -> bool:
+    """Whether a training computes in bfloat16: on a GPU, or where it is asked for."""
+    return precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+
+
 def describe_device(device: torch.device, *, n_processes: int = 1) -> str:
     """Name the device as a person would: how many of what, the card's name, or the CPU and its threads."""
     number = f"{n_processes} x " if n_processes > 1 else ""

@@ -20,6 +20,7 @@ from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from basekamp.hyperparameters import is_own_model
+from basekamp.training.cards import card_names
 from basekamp.training.device import choose_device
 from basekamp.training.files import replace_file
 from basekamp.training.launch import JOB_FILE, PID_FILE, Job, tell_error
@@ -105,6 +106,13 @@ def _as_rank_0(ask: Callable[[], Answer]) -> Answer:
     return told
 
 
+def _all_cards(device: torch.device) -> tuple[str, ...]:
+    """The names of all ranks' cards."""
+    named: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(named, card_names(device))
+    return tuple(card for names in named for card in names)
+
+
 def _work(folder: Path, rank: int) -> None:
     job = Job.model_validate_json((folder / JOB_FILE).read_bytes())
     device = choose_device(job.gpus)
@@ -112,7 +120,8 @@ def _work(folder: Path, rank: int) -> None:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=SILENCE)
-    train_share(job, device, Crew(SharedLoop, SharedSaver, size=dist.get_world_size(), leads=rank == 0))
+    crew = Crew(SharedLoop, SharedSaver, size=dist.get_world_size(), leads=rank == 0, cards=_all_cards(device))
+    train_share(job, device, crew)
     dist.destroy_process_group()
 
 

@@ -47,6 +47,7 @@ class Job(BaseModel):
     store: str = ""
     checkpoint_seconds: float = 30.0
     first_seed: int = 0
+    profile: bool = False
 
 
 def launch(job: Job, n_processes: int, *, on_this_node_alone: bool = True) -> None:

@@ -25,7 +25,9 @@ from basekamp.models.build import n_outputs, one_line
 from basekamp.models.layers import next_keys
 from basekamp.training.augment import Draws, augmentation
 from basekamp.training.cuda_graph import Stepper
+from basekamp.training.device import is_mixed_precision
 from basekamp.training.feed import TrainingData
+from basekamp.training.meter import Meter
 from basekamp.training.optimizer import StackedAdamW, clip_gradients
 from basekamp.training.results import Curves, Replicate
 from basekamp.training.schedule import rate_factor
@@ -118,7 +120,7 @@ class StackLoop:
     """Trains members together; `run` may be entered again, and after `load_state`.
 
     `after_step` is called between steps and between the parts of a validation; it may save, and leave by an exception.
-    Without `keeps_weights` only the curves are kept.
+    Without `keeps_weights` only the curves are kept. `meter` is told what the time goes to.
     """
 
     def __init__(
@@ -129,8 +131,10 @@ class StackLoop:
         *,
         metric: str,
         keeps_weights: bool = True,
+        meter: Meter | None = None,
     ) -> None:
         self.data, self.metric, self.keeps_weights = data, metric, keeps_weights
+        self.meter = meter or Meter(data.device)
         self.members, self.courses = tuple(members), [Course() for _ in members]
         self.alive = list(range(len(members)))
         self.hyperparameters = members[0].hyperparameters
@@ -244,7 +248,9 @@ class StackLoop:
 
     def _start(self) -> None:
         """Judge the untrained networks: epoch 0. Those without parameters are finished with it."""
-        if "diverged" in self._judge(None):
+        with self.meter.spending("validation"):
+            ended = self._judge(None)
+        if "diverged" in ended:
             raise InputError(
                 f"model: {self.hyperparameters.model} gives NaN or Inf before any training: mend its build."
             )
@@ -254,17 +260,10 @@ class StackLoop:
 
     def _epoch(self) -> None:
         """Train what is left of one epoch and judge it; for whom it diverged it leaves no point in the curves."""
-        steps = self._steps()[self.step :]
-        self.data.feed.begin([step.rows for step in steps])
-        self.stack.train()
-        for step in steps:
-            if self.stepper is None:
-                self._take(step)
-            else:
-                self.stepper(step.tensors())
-            self.step += 1
-            self.after_step()
-        ended = self._judge((self.loss_sums / len(self.data.y)).tolist())
+        with self.meter.spending("compute"):
+            train_losses = self._take_steps()
+        with self.meter.spending("validation"):
+            ended = self._judge(train_losses)
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sums.zero_()
         for place, how in zip(self.alive, ended, strict=True):
@@ -275,6 +274,22 @@ class StackLoop:
                 print(f"{lost}: the weights of epoch {course.best_epoch} are kept.", flush=True)
         self._share_time()
         self._drop_ended()
+
+    def _take_steps(self) -> list[float]:
+        """Take the steps that are left of the epoch; gives each network's mean loss, which waits for the device."""
+        steps = self._steps()[self.step :]
+        self.data.feed.begin([step.rows for step in steps])
+        self.stack.train()
+        for step in steps:
+            if self.stepper is None:
+                self._take(step)
+            else:
+                self.stepper(step.tensors())
+            self.step += 1
+            self.meter.rows += step.rows.shape[-1] * len(self.alive)
+            self.after_step()
+        train_losses: list[float] = (self.loss_sums / len(self.data.y)).tolist()
+        return train_losses
 
     def _judge(self, train_losses: Sequence[float] | None) -> list[str]:
         """Judge the networks alive on the validation split; gives how each ended, "" for one that goes on.
@@ -379,16 +394,18 @@ class StackLoop:
         return losses.detach() * step.rows.shape[-1]
 
     def _batch(self, step: Step) -> tuple[Tensor, Tensor]:
+        outer = self.meter.turn_to("data")
         x = self.data.feed.take(step.rows)
+        self.meter.turn_to(outer)
         if self.augment is not None and step.draws is not None:
             x = self.augment(x, step.draws)
         return x, self.data.y[step.rows]
 
     def _mixed_precision(self) -> AbstractContextManager[Any]:
         """Compute in bfloat16 on a GPU, or where it is asked for."""
-        device, precision = self.data.device.type, self.hyperparameters.precision
-        is_mixed = precision == "bfloat16" or (precision == "auto" and device == "cuda")
-        return torch.autocast(device, dtype=torch.bfloat16) if is_mixed else nullcontext()
+        device = self.data.device
+        is_mixed = is_mixed_precision(self.hyperparameters.precision, device)
+        return torch.autocast(device.type, dtype=torch.bfloat16) if is_mixed else nullcontext()
 
     def _stepper(self) -> Stepper | None:
         """What takes steps as a CUDA graph when that pays; only for rows that lie on the GPU."""

@@ -31,7 +31,6 @@ class Saver:
         self.checkpoints, self.every_seconds = checkpoints, every_seconds
         self.snapshot: Callable[[], State] | None = None
         self.saved_at = time.monotonic()
-        self.stalled_seconds = 0.0
         self.writing, self.sending = _Thread(), _Thread()
         self.unsent: Path | None = None
         self.stop = False
@@ -94,10 +93,8 @@ class Saver:
         """Copy the state, and let threads write and send it."""
         if self.snapshot is None:
             return
-        started = time.monotonic()
         state = self.snapshot()
         self.saved_at = time.monotonic()
-        self.stalled_seconds += self.saved_at - started
         self.writing.start(lambda: self._write(state))
 
     def _write(self, state: State) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from basekamp.errors import InputError
 from basekamp.training.loop import Course, StackLoop, State
+from basekamp.training.meter import Meter
 from basekamp.training.saver import Saver
 
 
@@ -14,19 +15,25 @@ class Session:
     """Makes loops when they are needed, and keeps of one that is done its results alone.
 
     groups: the members of each loop, by their places in the training. `memo` is saved beside: plain values. A training
-    that was saved goes on where it stood, with the groups that it had then. `pruned` members go no further than they
-    are, from the next loop on.
+    that was saved goes on where it stood, with the groups that it had then. What `meter` measured goes on as well.
+    `after_step` is called after each step; loops that are there already keep theirs. `pruned` members go no further
+    than they are, from the next loop on.
     """
 
     def __init__(
-        self, make_loop: Callable[[Sequence[int]], StackLoop], groups: Sequence[Sequence[int]], saver: Saver
+        self,
+        make_loop: Callable[[Sequence[int]], StackLoop],
+        groups: Sequence[Sequence[int]],
+        saver: Saver,
+        meter: Meter | None = None,
     ) -> None:
-        self.make_loop, self.saver = make_loop, saver
+        self.make_loop, self.saver, self.meter = make_loop, saver, meter or Meter()
         self.groups = [list(group) for group in groups]
         self.states: list[State | None] = [None] * len(self.groups)
         self.loops: dict[int, StackLoop] = {}
         self.pruned: frozenset[int] = frozenset()
         self.memo: dict[str, Any] = {}
+        self.after_step: Callable[[], None] = saver.after_step
 
     def resume(self, device: torch.device) -> bool:
         """Go back to where the last checkpoint was taken; False when there is none. From now on all is saved."""
@@ -37,6 +44,7 @@ class Session:
                 if of_loop is not None and of_loop["alive"]:
                     self.loop(place)
             _set_random_state(state["random"])
+            self.meter.load_state(state["meter"])
         self.saver.snapshot = self.snapshot
         return state is not None
 
@@ -44,13 +52,18 @@ class Session:
         """The loop of a group, made or brought back to where it was."""
         if place not in self.loops:
             loop = self.make_loop(self.groups[place])
-            loop.after_step = self.saver.after_step
+            loop.after_step = self.after_step
             state = self.states[place]
             if state is not None:
                 _load(loop, state)
             loop.end([k for k in loop.alive if self.groups[place][k] in self.pruned], "pruned")
             self.loops[place] = loop
         return self.loops[place]
+
+    @property
+    def running(self) -> StackLoop:
+        """The loop that was begun last."""
+        return next(reversed(self.loops.values()))
 
     def is_done(self, place: int) -> bool:
         """Whether every member of a group has ended."""
@@ -88,21 +101,17 @@ class Session:
 
     def end_running(self, how: str) -> None:
         """End the members of the loop that runs, between two epochs."""
-        loop = self._running()
-        loop.end(list(loop.alive), how)
-
-    def text(self) -> str:
-        """One short text on the loop that runs, for the progress."""
-        return self._running().text()
-
-    def _running(self) -> StackLoop:
-        return next(reversed(self.loops.values()))
+        self.running.end(list(self.running.alive), how)
 
     def snapshot(self) -> State:
         """A copy of all that is needed to go on."""
-        loops = [self.loops[place].state() if place in self.loops else state for place, state in enumerate(self.states)]
-        groups = [list(group) for group in self.groups]
-        return {"groups": groups, "loops": loops, "memo": dict(self.memo), "random": _random_state()}
+        with self.meter.spending("checkpoint"):
+            loops = [
+                self.loops[place].state() if place in self.loops else state for place, state in enumerate(self.states)
+            ]
+            groups = [list(group) for group in self.groups]
+            state = {"groups": groups, "loops": loops, "memo": dict(self.memo), "random": _random_state()}
+            return state | {"meter": self.meter.state()}
 
 
 def _load(loop: StackLoop, state: State) -> None:

@@ -13,30 +13,47 @@ from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from basekamp.hyperparameters import Hyperparameters
+from basekamp.models.build import count_flops
 from basekamp.models.source import code_version
 from basekamp.storage import Store, open_store
 from basekamp.training.boosting import fit_boosting
+from basekamp.training.cards import card_names, precision_of
 from basekamp.training.checkpoint import Checkpoints
 from basekamp.training.cohort import Cohort
-from basekamp.training.device import choose_device, count_processes, describe_device
+from basekamp.training.device import (
+    choose_device,
+    count_processes,
+    describe_device,
+    fitting_threads,
+    is_mixed_precision,
+)
 from basekamp.training.files import remove_leftovers, replace_file
 from basekamp.training.launch import Job, launch
 from basekamp.training.loop import Course, Member, StackLoop
+from basekamp.training.meter import Meter, peak_memory_bytes
 from basekamp.training.model_file import model_bytes
 from basekamp.training.progress import show_progress
-from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Training
+from basekamp.training.results import MODEL_FILE, TRAINING_FILE, Performance, Seconds, Training
 from basekamp.training.saver import Saver
 from basekamp.training.session import Session
+from basekamp.training.tracer import tracing
+
+CPU = torch.device("cpu")
+ROWS_TRIED = 2
 
 
 @dataclass(frozen=True)
 class Crew:
-    """Who trains: `size` processes that share every batch, and what the loop and the saver are in this one."""
+    """Who trains: `size` processes that share every batch, and what the loop and the saver are in this one.
+
+    cards: the names of the cards of all of them, in order of their ranks, where there are several.
+    """
 
     loop: type[StackLoop]
     saver: type[Saver]
     size: int = 1
     leads: bool = True
+    cards: tuple[str, ...] = ()
 
 
 def train_model(
@@ -51,6 +68,7 @@ def train_model(
     checkpoint_seconds: float = 30.0,
     processes: int = 1,
     first_seed: int = 0,
+    profile: bool = False,
 ) -> Training:
     """Train `seeds` replicates, from `first_seed` on; write `model.pth` and `training.json` into `directory`.
 
@@ -62,6 +80,8 @@ def train_model(
 
     With `gpus` of "2" or more, or on the CPU with `processes` of 2 or more, that many processes share each batch;
     the results are those of one but for rounding, and for the random numbers of dropout.
+
+    With `profile` a trace of a few steps, `trace.json.gz`, comes beside the model; it changes no result.
 
     Raises InputError for settings that do not fit the data and a folder that cannot be written, DeviceError
     for GPUs that are not there or too small, BasekampError for a process that was lost.
@@ -77,6 +97,7 @@ def train_model(
         store=store,
         checkpoint_seconds=checkpoint_seconds,
         first_seed=first_seed,
+        profile=profile,
     )
     if n_processes == 1 or hyperparameters.model == "boosting":
         return train_share(job, device, Crew(StackLoop, Saver))
@@ -102,6 +123,7 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
             device=came_to.device,
             versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
             replicates=[course.replicate(seed) for seed, course in enumerate(came_to.courses, job.first_seed)],
+            performance=came_to.performance,
         )
         if crew.leads:
             weights = [course.best_weights for course in came_to.courses]
@@ -117,6 +139,7 @@ class _Outcome:
     courses: list[Course]
     n_parameters: int
     device: str
+    performance: Performance
 
 
 def _boost(job: Job, data: Dataset) -> _Outcome:
@@ -127,21 +150,57 @@ def _boost(job: Job, data: Dataset) -> _Outcome:
             courses.append(fit_boosting(data, job.hyperparameters, seed=seed, metric=job.metric))
             best = courses[-1].curves["validation_metric"][courses[-1].best_epoch]
             progress(len(courses), job.seeds, f"seed {seed}, {job.metric} {best:.4f}")
-    n_nodes = courses[0].best_weights["value"].numel()
-    return _Outcome(courses, n_nodes, describe_device(torch.device("cpu")))
+    if job.profile:
+        print("No trace was written: model: boosting takes no steps that PyTorch's profiler could show.", flush=True)
+    seconds, rounds = (sum(getattr(course, name) for course in courses) for name in ("seconds", "n_epochs"))
+    performance = Performance(
+        device=CPU.type,
+        seconds=Seconds(total=round(seconds, 4)),
+        samples_per_second=rounds * data.schema.rows["train"] / seconds,
+        memory_peak_bytes=peak_memory_bytes(CPU),
+    )
+    return _Outcome(courses, courses[0].best_weights["value"].numel(), describe_device(CPU), performance)
 
 
 def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Saver) -> _Outcome:
     """Train networks, in groups of seeds."""
     members = [Member(seed, job.hyperparameters) for seed in range(job.first_seed, job.first_seed + job.seeds)]
-    cohort = Cohort(members, data, device, metric=job.metric, saver=saver, loop=crew.loop, n_processes=crew.size)
-    session = cohort.session
-    if session.resume(device):
-        print(f"Resuming from a checkpoint: {_told(session, members)}.", flush=True)
-    with show_progress() as progress:
-        cohort.run(after_epoch=lambda: progress(*cohort.epochs(), session.text()))
+    with Meter(device) as meter:
+        cohort = Cohort(
+            members,
+            data,
+            device,
+            metric=job.metric,
+            saver=saver,
+            meter=meter,
+            loop=crew.loop,
+            n_processes=crew.size,
+        )
+        session = cohort.session
+        with tracing(session, job.directory if job.profile and crew.leads else None) as trace:
+            if session.resume(device):
+                print(f"Resuming from a checkpoint: {_told(session, members)}.", flush=True)
+            with show_progress() as progress:
+
+                def after_epoch() -> None:
+                    progress(*cohort.epochs(), session.running.text())
+                    trace(session.running)
+
+                cohort.run(after_epoch=after_epoch)
     courses = [course for _, course in sorted(session.courses().items())]
-    return _Outcome(courses, cohort.n_parameters(), cohort.describe_device())
+    performance = _performance(cohort, meter, data, crew)
+    return _Outcome(courses, cohort.n_parameters(), cohort.describe_device(), performance)
+
+
+def _performance(cohort: Cohort, meter: Meter, data: Dataset, crew: Crew) -> Performance:
+    """What was measured, against what the card could do."""
+    settings, untrained = cohort.members[0].hyperparameters, cohort.build(cohort.members[0])
+    cards = crew.cards or card_names(cohort.device)
+    with fitting_threads(CPU, step_size=0):
+        flops_per_row = count_flops(untrained, torch.from_numpy(data.split("train").x[:ROWS_TRIED]))
+    is_mixed = is_mixed_precision(settings.precision, cohort.device)
+    precision = precision_of(untrained, cards, is_mixed=is_mixed)
+    return meter.performance(cards, processes=crew.size, flops_per_row=flops_per_row, precision=precision)
 
 
 def _check(schema: Schema, *, metric: str, seeds: int) -> None:

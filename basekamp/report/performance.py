@@ -1,0 +1,74 @@
+"""How a training ran, as rows of a table that HTML, Markdown and the terminal share: only what is known."""
+
+from basekamp.report.numbers import change, number
+from basekamp.training.results import Performance, Seconds
+
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+BINARY_PREFIXES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
+
+
+def performance_rows(performance: Performance | None) -> list[tuple[str, str]]:
+    """Each quantity and its value for reading; none for a record of an older release."""
+    if performance is None:
+        return []
+    several = "processes" if performance.device == "cpu" else "GPUs"
+    one = f", one of {performance.processes} {several}" if performance.processes > 1 else ""
+    told = {
+        "device": performance.device,
+        "samples per second": _number(performance.samples_per_second),
+        "time": _time(performance.seconds),
+        f"memory peak{one}": _bytes(performance.memory_peak_bytes),
+        f"GPU utilisation{one}": _percent(performance.gpu_utilisation),
+        f"energy{one}": _si(performance.energy_joules, "J"),
+        "FLOP/s": _flops(performance),
+    }
+    return [(name, value) for name, value in told.items() if value]
+
+
+def _time(seconds: Seconds) -> str:
+    """The total and the share of each phase; what belongs to none of them is starting up and ending."""
+    total, phases = seconds.total, seconds.model_dump(exclude={"total"}, exclude_none=True)
+    told = f"{change(total)} s"
+    if not phases or not total:
+        return told
+    phases["other"] = max(0.0, total - sum(phases.values()))
+    names = {"checkpoint": "checkpoints"}
+    return f"{told}: " + ", ".join(f"{names.get(name, name)} {_share(part / total)}" for name, part in phases.items())
+
+
+def _flops(performance: Performance) -> str:
+    if performance.flops_per_second is None:
+        return ""
+    told = _si(performance.flops_per_second, "FLOP/s")
+    if performance.peak_share is None:
+        return told
+    whose = "this card's" if performance.processes == 1 else "these cards'"
+    return f"{told}, {_share(performance.peak_share)} of {whose} {performance.peak_precision} peak"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else number(round(value) if value >= 100 else value)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{change(value)} %"
+
+
+def _share(share: float) -> str:
+    """A share in whole per cent, to two digits below one."""
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 1 or percent == 0 else f"{percent:.2g} %"
+
+
+def _si(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    size, prefix = next((pair for pair in PREFIXES if abs(value) >= pair[0]), PREFIXES[-1])
+    return f"{change(value / size)} {prefix}{unit}"
+
+
+def _bytes(value: int | None) -> str:
+    if value is None:
+        return ""
+    size, unit = next(pair for pair in BINARY_PREFIXES if value >= pair[0] or pair[0] == 1)
+    return f"{change(value / size)} {unit}"
