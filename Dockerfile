@@ -36,7 +36,7 @@ RUN case "$FLAVOUR" in \
     esac \
     && /opt/tools/bin/pip --python /opt/venv/bin/python3 install --no-cache-dir --no-compile $index $PIP_ARGS \
       --constraint constraints.txt --requirement requirements.txt \
-    && if [ "$FLAVOUR" = cpu ] && [ -n "$(find /opt/venv -maxdepth 4 -name 'nvidia*')" ]; then \
+    && if [ "$FLAVOUR" = cpu ] && [ -n "$(find /opt/venv -maxdepth 4 -name 'nvidia_cu*')" ]; then \
       echo "FLAVOUR=cpu got a torch with CUDA: give an index with CPU builds in PIP_ARGS." >&2; exit 1; fi \
     && find /opt/venv/lib -depth \( -type d -name tests -o -path '*/torch/test' \
       -o -path '*/torch/bin/*' ! -name torch_shm_manager \) -exec rm -rf {} + \
