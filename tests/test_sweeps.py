@@ -408,8 +408,12 @@ def test_end_gives_every_setting_of_the_winner_and_a_report(camp, tmp_path):
     assert "<script" not in page and "Wider &lt;script&gt;" in page
     assert page.count("<polyline") == 12 + 1
     assert "at equal budget" in page.lower() and f"given {outcome.spent.trials} epochs" in page
-    assert len([entry for entry in open_store(camp.url).entries("sales/sweeps/") if "report-" in entry.key]) == 1
-    conclude_sweep(names, experiment="sales", store=camp.url, html=tmp_path / "report.html")
+    assert (
+        len([entry for entry in open_store(camp.url).entries("sales/sweeps/") if entry.key.endswith("report.html")])
+        == 1
+    )
+    conclude_sweep(names, experiment="sales", store=camp.url, html=tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == page
 
 
 def test_equal_budget_counts_the_epochs_of_the_baseline(camp):

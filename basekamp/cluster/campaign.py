@@ -62,7 +62,9 @@ def run_sweep(experiment: Experiment, *, store: str, gpus: str, display: Display
             "first with `basekamp run FILE --attempt baseline`."
         )
     row = _run(values, experiment, opened, display, pipeline="sweep")
-    reports = [entry for entry in opened.entries(f"{experiment.experiment}/sweeps/") if entry.key.endswith(".html")]
+    reports = [
+        entry for entry in opened.entries(f"{experiment.experiment}/sweeps/") if entry.key.endswith("/report.html")
+    ]
     return read_shelf(opened, experiment.experiment), row, max(reports, key=lambda entry: entry.modified).key
 
 

@@ -51,7 +51,7 @@ class SweepRun:
         """The same sweep of the same data by the same code has the same id: so it goes on where it stood."""
         start = self.settings.model_dump_json()
         parts = [self.metric, self.sweep.model_dump_json(), start, dataset_fingerprint]
-        parts.append(code_version(self.settings.model))
+        parts += [code_version(model) for model in self.sweep.over.get("model", [self.settings.model])]
         return f"{self.sweep.method}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]}"
 
 

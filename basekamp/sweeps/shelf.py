@@ -2,7 +2,7 @@
 
 <experiment>/sweeps/<sweep>/rounds/<round>.json     what was planned, before any of it ran
 <experiment>/sweeps/<sweep>/trials/<name>.json      what a trial came to in a round; the name says it all but the curves
-<experiment>/sweeps/<sweep>/report-<id>.html        the whole sweep on one page
+<experiment>/sweeps/<sweep>/report.html             the whole sweep on one page, written anew each time it ends
 """
 
 from collections.abc import Sequence
@@ -134,12 +134,10 @@ class SweepShelf:
         key = f"{self.prefix}trials/{trial.name(record_id, first=first)}"
         self.store.put(key, trial.model_dump_json(indent=1).encode())
 
-    def put_report(self, page: bytes) -> str:
-        """Write the page of the whole sweep; gives its key."""
-        key = f"{self.prefix}report-{new_id(datetime.now(UTC), self.id)}.html"
-        if key not in (entry.key for entry in self.store.entries(key)):
-            self.store.put(key, page)
-        return key
+    def put_report(self, page: bytes) -> None:
+        """Write the page of the whole sweep, in place of an earlier one."""
+        self.store.delete(f"{self.prefix}report.html")
+        self.store.put(f"{self.prefix}report.html", page)
 
     def _round(self, key: str) -> Round:
         try:
