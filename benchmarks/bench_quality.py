@@ -2,7 +2,7 @@
 
 Each seed is trained alone by `train_model`, whose whole time counts, and judged on the test split, which no choice was
 made on. LightGBM gets the same encoded rows and the same splits; its leaves, and whether it is told which columns are
-categories, are those that do best on the validation split. The settings are what an experiment file can say.
+categories, are those that do best on the validation split. Ours are settings that an experiment file can say.
 
     pip install -e '.[benchmarks,examples]' && python -m benchmarks.bench_quality
 """
@@ -63,7 +63,7 @@ TABLES: dict[str, tuple[Callable[[], Dataset], dict[str, dict[str, Any]]]] = {
 }
 PEER, MARGIN = "LightGBM", 0.002
 N_TREES, SHRINKAGE, ROUNDS_WITHOUT_GAIN = 2000, 0.05, 100
-LEAVES = (31, 63, 127, 255)
+LEAVES, FORMS = (31, 63, 127, 255, 511), ("categories as such", "categories as codes")
 
 
 class Trained(NamedTuple):
@@ -92,57 +92,62 @@ class LightGbm:
     def __init__(self, data: Dataset) -> None:
         self.splits = {name: data.split(name) for name in ("train", "validation", "test")}
         self.categories = list(range(data.schema.n_numeric, *data.schema.input_shape))
-        forms = product(LEAVES, (True, False))
-        self.validation_auc = {form: self._validation_auc(*form) for form in forms}
-        self.leaves, self.is_told = max(self.validation_auc, key=self.validation_auc.__getitem__)
+        self.validation_auc = {form: self._validation_auc(*form) for form in product(LEAVES, FORMS)}
+        self.chosen = max(self.validation_auc, key=self.validation_auc.__getitem__)
 
     def train(self, seed: int) -> Trained:
         """Train one seed."""
-        models: list[Any] = []
-        took = seconds(lambda: models.append(self._fitted(self.leaves, self.is_told, seed)))
-        test = self.splits["test"]
-        outputs = models[0].predict_proba(test.x)[np.newaxis].astype(np.float32)
+        leaves, form = self.chosen
+        model, test = _model(leaves, seed), self.splits["test"]
+        took = seconds(lambda: self._fit(model, form))
+        outputs = model.predict_proba(test.x)[np.newaxis].astype(np.float32)
         return Trained(took, Predictions(rows=test.rows, targets=test.y, outputs=outputs))
 
     def settings(self) -> dict[str, Any]:
         """What was chosen, and the validation values that it was chosen by."""
-        values = {f"{leaves} leaves, categories {told}": auc for (leaves, told), auc in self.validation_auc.items()}
-        return {"num_leaves": self.leaves, "categories_are_told": self.is_told, "validation_auc": values}
+        values = {f"{leaves} leaves, {form}": auc for (leaves, form), auc in self.validation_auc.items()}
+        return {"num_leaves": self.chosen[0], "form": self.chosen[1], "validation_auc": values}
 
-    def _validation_auc(self, leaves: int, is_told: bool) -> float:
-        validation = self.splits["validation"]
-        outputs = self._fitted(leaves, is_told, seed=0).predict_proba(validation.x)
-        auc = metric_value("auc", validation.y, outputs)
-        print(f"  {PEER}, {leaves} leaves, categories {'told' if is_told else 'as codes'}: {auc:.4f}", flush=True)
+    def _validation_auc(self, leaves: int, form: str) -> float:
+        model, validation = _model(leaves, seed=0), self.splits["validation"]
+        self._fit(model, form)
+        auc = metric_value("auc", validation.y, model.predict_proba(validation.x))
+        print(f"  {PEER}, {leaves} leaves, {form}: {auc:.4f} on the validation split", flush=True)
         return auc
 
-    def _fitted(self, leaves: int, is_told: bool, seed: int) -> Any:
-        """Grown until the validation AUC no longer rises, on rows and columns drawn by the seed."""
-        from lightgbm import LGBMClassifier, early_stopping
+    def _fit(self, model: Any, form: str) -> None:
+        """Grow trees until the validation AUC no longer rises."""
+        from lightgbm import early_stopping
 
-        model = LGBMClassifier(
-            n_estimators=N_TREES,
-            learning_rate=SHRINKAGE,
-            num_leaves=leaves,
-            subsample=0.8,
-            subsample_freq=1,
-            colsample_bytree=0.8,
-            random_state=seed,
-            verbose=-1,
-        )
         train, validation = self.splits["train"], self.splits["validation"]
-        return model.fit(
+        model.fit(
             train.x,
             train.y,
             eval_X=validation.x,
             eval_y=validation.y,
             eval_metric="auc",
-            categorical_feature=self.categories if is_told else [],
+            categorical_feature=self.categories if form == FORMS[0] else [],
             callbacks=[early_stopping(ROUNDS_WITHOUT_GAIN, first_metric_only=True, verbose=False)],
         )
 
 
-def images(*, seeds: int, gpus: str) -> dict[str, Any]:
+def _model(leaves: int, seed: int) -> Any:
+    """The seed draws the rows and the columns of each tree."""
+    from lightgbm import LGBMClassifier
+
+    return LGBMClassifier(
+        n_estimators=N_TREES,
+        learning_rate=SHRINKAGE,
+        num_leaves=leaves,
+        subsample=0.8,
+        subsample_freq=1,
+        colsample_bytree=0.8,
+        random_state=seed,
+        verbose=-1,
+    )
+
+
+def judge_images(*, seeds: int, gpus: str) -> dict[str, Any]:
     """Fashion-MNIST: accuracy and seconds of each seed, and whether the goals hold."""
     data, trained = fashion_mnist(), []
     for seed in range(seeds):
@@ -156,7 +161,7 @@ def images(*, seeds: int, gpus: str) -> dict[str, Any]:
     return {"metric": "accuracy", "models": {"resnet": {"settings": IMAGES, **told, "judged": judged}}, "goals": goals}
 
 
-def tables(name: str, *, seeds: int, gpus: str) -> dict[str, Any]:
+def judge_table(name: str, *, seeds: int, gpus: str) -> dict[str, Any]:
     """A table: test AUC and seconds of our models and of LightGBM, seed after seed in turns, and the differences."""
     load, models = TABLES[name]
     data = load()
@@ -186,10 +191,10 @@ def main() -> None:
     parser.add_argument("--only", choices=names)
     arguments = parser.parse_args()
     how = {"seeds": arguments.repeats, "gpus": arguments.gpus}
-    lines = [["data", "model", "metric", "on the test split", "seconds", "against LightGBM"]]
+    lines = [["data", "model", "metric", "on the test split", "seconds", "judged"]]
     for name in (arguments.only,) if arguments.only else names:
         print(name, flush=True)
-        result = tables(name, **how) if name in TABLES else images(**how)
+        result = judge_table(name, **how) if name in TABLES else judge_images(**how)
         lines += [[name, model, result["metric"], *_cells(told)] for model, told in result["models"].items()]
         suffix = "" if arguments.gpus == "0" else "_gpu"
         write(f"bench_quality_{name.replace('-', '_')}{suffix}", {"machine": machine(*PACKAGES), **result})
@@ -234,7 +239,7 @@ def _goal(reached: float, wanted: float, *, holds: bool) -> dict[str, Any]:
 
 
 def _cells(told: dict[str, Any]) -> list[str]:
-    difference = f"{told['difference']:+.4f}, " if "difference" in told else ""
+    difference = f"{told['difference']:+.4f} to {PEER}, " if "difference" in told else ""
     return [
         f"{told['mean']:.4f} ± {told['spread']:.4f}",
         f"{told['seconds']['median']:.1f} ({told['seconds']['min']:.1f} to {told['seconds']['max']:.1f})",
