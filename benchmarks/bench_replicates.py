@@ -1,7 +1,7 @@
 """Many networks at once against one after the other: seeds of one attempt, and a sweep's trials.
 
-Both sides are what `train_model` does once the data is there: `train_groups` over groups of members. They differ in
-the size of the groups alone: all members in one, or each in its own. Where the library itself would not stack, since
+Both sides are the `Cohort` that `train_model` and a sweep train by. They differ in the size of its groups alone: all
+members in one, or each in its own. Where the library itself would not stack, since
 there is nothing to gain, its choice is the other side, so 1.00 x; what a stack would have come to is told beside.
 
     python -m benchmarks.bench_replicates
@@ -12,7 +12,6 @@ import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,11 @@ import torch
 
 from basekamp.data.dataset import Dataset, load_dataset, with_fewer_rows
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.models.build import build_model, count_multiplications
 from basekamp.training.checkpoint import Checkpoints
+from basekamp.training.cohort import Cohort
 from basekamp.training.device import choose_device
-from basekamp.training.feed import load_training_data
-from basekamp.training.grouping import in_groups, most_at_once
-from basekamp.training.loop import Member, StackLoop
+from basekamp.training.loop import Member
 from basekamp.training.saver import Saver
-from basekamp.training.session import Session
-from basekamp.training.train import train_groups
 from benchmarks.fashion_mnist import fashion_mnist
 from benchmarks.measure import in_turns, machine, ratios, seconds, summary, table, write
 from benchmarks.tables import digits, sixteen_numbers
@@ -77,22 +72,17 @@ class Bench:
     """Members on a device with their rows, trained in groups of any size."""
 
     def __init__(self, members: Sequence[Member], data: Dataset, device: torch.device) -> None:
-        settings, self.members, self.device = members[0].hyperparameters, members, device
-        self.rows = load_training_data(data, device)
-        self.build = partial(build_model, schema=data.schema)
-        network = self.build(settings)
-        self.step_size = count_multiplications(network, data.schema) * settings.batch_size
-        self.chosen = min(most_at_once(network, settings, data.schema, device), len(members))
+        self.members, self.data, self.device = members, data, device
+        self.chosen = max(map(len, self._cohort(Path(), None).session.groups))
 
     def __call__(self, at_once: int) -> None:
         """Train all members, that many at once."""
         with tempfile.TemporaryDirectory() as folder:
-            saver = Saver(Checkpoints("bench", home=Path(folder)), every_seconds=30.0)
-            session = Session(self._loop, in_groups(range(len(self.members)), at_once), saver)
-            train_groups(session, self.device, step_size=self.step_size, after_epoch=lambda: None)
+            self._cohort(Path(folder), at_once).run(after_epoch=lambda: None)
 
-    def _loop(self, places: Sequence[int]) -> StackLoop:
-        return StackLoop(self.build, self.rows, [self.members[place] for place in places], metric="accuracy")
+    def _cohort(self, home: Path, at_once: int | None) -> Cohort:
+        saver = Saver(Checkpoints("bench", home=home), every_seconds=30.0)
+        return Cohort(self.members, self.data, self.device, metric="accuracy", saver=saver, at_once=at_once)
 
     def measured(self, *, repeats: int) -> dict[str, Any]:
         """Seconds of both sides and their ratio, and what the library's own choice comes to."""

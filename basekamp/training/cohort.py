@@ -37,6 +37,8 @@ class _Shape:
 class Cohort:
     """Trains members on one device, with `n_processes` sharing each batch; the results are in `session`.
 
+    at_once: how many of one shape train together; None for as many as pays.
+
     Raises InputError for settings that do not fit the data.
     """
 
@@ -52,6 +54,7 @@ class Cohort:
         loop: type[StackLoop] = StackLoop,
         n_processes: int = 1,
         keeps_weights: bool = True,
+        at_once: int | None = None,
     ) -> None:
         self.members, self.device, self.metric = tuple(members), device, metric
         self.kind, self.n_processes, self.keeps_weights = loop, n_processes, keeps_weights
@@ -62,7 +65,11 @@ class Cohort:
         for place, member in enumerate(self.members):
             places.setdefault(shape_of(member.hyperparameters), []).append(place)
         self.shapes = {shape: self._shape(self.members[some[0]], data) for shape, some in places.items()}
-        groups = [group for shape, some in places.items() for group in in_groups(some, self.shapes[shape].most_at_once)]
+        groups = [
+            group
+            for shape, some in places.items()
+            for group in in_groups(some, at_once or self.shapes[shape].most_at_once)
+        ]
         self.session = Session(self._loop, groups, saver, self.meter)
 
     def run(
