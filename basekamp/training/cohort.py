@@ -146,7 +146,7 @@ class Cohort:
         most = most_at_once(untrained, settings, schema, self.device) if self.n_processes == 1 else 1
         if most == 1 or not is_own_model(settings.model):
             return most
-        reason = why_not_stacked([build(settings), build(settings)], self.rows.x_validation[:ROWS_TRIED])
+        reason = why_not_stacked([build(settings), build(settings)], self.rows.x_validation[:ROWS_TRIED].cpu())
         if not reason:
             return most
         print(
