@@ -27,7 +27,7 @@ class NormalizedImage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise one batch of raw pixels."""
-        return (x - self.mean) / self.std
+        return (x - self.mean).div_(self.std)
 
 
 class FlatPixels(nn.Module):
