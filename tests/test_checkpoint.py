@@ -44,7 +44,7 @@ def test_training_killed_at_random_moments_ends_with_the_bytes_of_one_never_kill
     while len(positions) < 17:  # a training that ends before it was killed that often is followed by another
         assert (trainings := trainings + 1) < 17, "trainings end before they are killed"
         job, kills = Job(digits, tmp_path / f"killed-{trainings}", settings), 0
-        while (status := kill_or_finish(trainer, job, chance, may_kill=len(positions) < 17)) == -signal.SIGKILL:
+        while kill_or_finish(trainer, job, chance, may_kill=len(positions) < 17) == -signal.SIGKILL:
             assert ("Resuming from a checkpoint: " in job.log) == bool(kills)
             if not job.checkpoints:
                 break  # it had written its results and was about to end
@@ -91,6 +91,7 @@ def test_no_kill_while_saving_leaves_an_unreadable_checkpoint(tmp_path):
     )
     environment = {**os.environ, "BASEKAMP_HOME": str(tmp_path)}
     folder, chance, reached, most_strays = tmp_path / "checkpoints" / "key", random.Random(3), 0, 0
+    longest_seconds = 0.02
     with subprocess.Popen(
         [sys.executable, "-c", saving], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as server:
@@ -98,14 +99,16 @@ def test_no_kill_while_saving_leaves_an_unreadable_checkpoint(tmp_path):
             server.stdin.write("go\n")
             server.stdin.flush()
             pid = int(server.stdout.readline())
-            time.sleep(chance.uniform(0, 0.02))
+            time.sleep(chance.uniform(0, longest_seconds))
             os.kill(pid, signal.SIGKILL)
             assert int(server.stdout.readline()) == -signal.SIGKILL
             most_strays = max(most_strays, len(list(folder.glob(".*"))))
             newest = sorted(folder.glob("*.pt"))[-1:]
             state = Checkpoints("key", home=tmp_path).read(CPU)
             assert list(folder.glob(".*")) == list(folder.glob("*.damaged")) == []
-            if newest:
+            if not newest:
+                longest_seconds *= 1.1  # a slow disk, or a busy machine
+            else:
                 assert state["number"] == int(newest[0].stem) >= reached
                 assert bool((state["filled"] == state["number"]).all())
                 reached = state["number"]

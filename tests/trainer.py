@@ -140,10 +140,10 @@ def _pause_in(phase: str, told: Path) -> None:
     """Let one call of the function that a phase consists of, chosen at random, take half a second longer."""
     import random
 
-    from basekamp.training import checkpoint, loop, train
+    from basekamp.training import checkpoint, cohort, loop, train
 
     place, name, most = {
-        "preparation": (train, "load_training_data", 1),
+        "preparation": (cohort, "load_training_data", 1),
         "step": (loop.StackLoop, "_backward", 40),
         "evaluation": (loop, "predict", 5),
         "upload": (checkpoint.Checkpoints, "upload", 2),
