@@ -98,6 +98,12 @@ class Comparison(BaseModel):
     sentence: str
 
 
+def level_of_look(judged_before: int) -> float:
+    """The confidence level of a look at the evidence after others: errors of 0.05 / (j (j + 1)) add up to 0.05."""
+    j = judged_before + 1
+    return 1 - ALPHA / (j * (j + 1))
+
+
 def judge(difference: Difference, *, expect: float, judged_before: int) -> tuple[Verdict, float]:
     """Give the verdict and the confidence level it was reached at.
 
@@ -105,8 +111,7 @@ def judge(difference: Difference, *, expect: float, judged_before: int) -> tuple
     of `expect`. Else inconclusive. The j-th attempt of an experiment is judged at an error of
     0.05 / (j (j + 1)), which adds up to 0.05 however many follow.
     """
-    j = judged_before + 1
-    level = 1 - ALPHA / (j * (j + 1))
+    level = level_of_look(judged_before)
     half = difference.half_width(level)
     if difference.gain - half > 0 and difference.gain >= expect:
         return "supported", level
