@@ -332,7 +332,9 @@ def _told(result: dict[str, Any], regime: Regime) -> dict[str, Any]:
 
 
 def _null_table(rows: list[dict[str, Any]]) -> str:
-    lines = [["metric", "examples", "seeds", "luck", "ours", "ours, with expect", "t-test", "all k beat all k", "cover"]]
+    lines = [
+        ["metric", "examples", "seeds", "luck", "ours", "ours, with expect", "t-test", "all k beat all k", "cover"]
+    ]
     for row in rows:
         wrong = row["wrong"]
         rates = [f"{100 * wrong[way]['rate']:.1f} %" for way in ("ours", "ours_expect", "t_test", "all_beat_all")]

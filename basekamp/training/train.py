@@ -4,6 +4,7 @@ import hashlib
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -121,7 +122,7 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
             metric=job.metric,
             n_parameters=came_to.n_parameters,
             device=came_to.device,
-            versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
+            versions=_versions(job.hyperparameters.model),
             replicates=[course.replicate(seed) for seed, course in enumerate(came_to.courses, job.first_seed)],
             performance=came_to.performance,
         )
@@ -201,6 +202,17 @@ def _performance(cohort: Cohort, meter: Meter, data: Dataset, crew: Crew) -> Per
     is_mixed = is_mixed_precision(settings.precision, cohort.device)
     precision = precision_of(untrained, cards, is_mixed=is_mixed)
     return meter.performance(cards, processes=crew.size, flops_per_row=flops_per_row, precision=precision)
+
+
+def _versions(model: str) -> dict[str, str]:
+    """What a result depends on beside its data and settings: code, with a digest of it, and packages."""
+    return {
+        "basekamp": __version__,
+        "code": code_version(model),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{package: version(package) for package in ("numpy", "polars", "scikit-learn")},
+    }
 
 
 def _check(schema: Schema, *, metric: str, seeds: int) -> None:
