@@ -249,9 +249,10 @@ def gc(place: str | None, store: str, keep: int, older_than: str, yes: bool, as_
     for one in waste:
         click.echo(f"{size(one.size_bytes):>10}  {one.place}")
     told = f"{len(waste)} files, {size(sum(one.size_bytes for one in waste))}"
-    click.echo(f"{told}, are gone." if yes else f"{told}, would go; nothing was removed.")
-    if waste and not yes:
-        click.echo("Next: the same with --yes")
+    if not waste:
+        click.echo("Nothing to remove: all that is left is young, among the best, or what a result rests on.")
+    else:
+        click.echo(f"{told}: removed." if yes else f"{told} would be removed. Next: the same with --yes")
 
 
 @main.command()
