@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 from scipy.stats import binomtest, ttest_ind
 
 from basekamp.evaluation.evaluate import Predictions, mean_and_variance
@@ -32,6 +32,14 @@ Array = NDArray[Any]
 ATTEMPTS = 20
 TINY = 1e-9
 """As `expect` it makes `supported` mean no more than that the interval excludes zero: the hardest case."""
+WAYS = {
+    "ours": "ours",
+    "ours_expect": "ours, with expect",
+    "in_one": "ours in 0.1",
+    "t_test": "t-test of seeds",
+    "all_beat_all": "all k beat all k",
+}
+COLORS = {"ours": "C0", "in_one": "C3", "t_test": "C1", "all_beat_all": "C2"}
 CHUNK = 4_000_000
 """How many numbers are drawn at a time."""
 
@@ -182,15 +190,19 @@ def _order(regime: Regime) -> int:
 
 def count_false(regime: Regime, *, experiments: int, attempts: int, seed: int) -> dict[str, Any]:
     """How many experiments without any true gain contain a false `supported`, by ours and by the usual ways."""
-    wrong = dict.fromkeys(("ours", "ours_expect", "t_test", "all_beat_all"), 0)
+    wrong = dict.fromkeys(WAYS, 0)
     covered = 0
     for sides in simulate(regime, experiments=experiments, attempts=attempts, seed=seed):
         baseline, found = sides[0], set()
         for before, attempt in enumerate(sides[1:]):
             told = difference(regime, attempt, baseline)
             covered += abs(told.value) <= told.half_width(1 - ALPHA)
+            if told.gain <= 0:
+                continue
+            if told.gain > half_width_in_one(told, level_of_look(before)):
+                found.add("in_one")
             for way, expect in (("ours", TINY), ("ours_expect", regime.expect)):
-                if told.gain >= expect and judge(told, expect=expect, judged_before=before)[0] == "supported":
+                if judge(told, expect=expect, judged_before=before)[0] == "supported":
                     found.add(way)
         found |= _usual_ways(regime, np.array([side.values for side in sides[1:]]), baseline.values)
         for way in found:
@@ -201,6 +213,20 @@ def count_false(regime: Regime, *, experiments: int, attempts: int, seed: int) -
         "wrong": {way: share(count, experiments) for way, count in wrong.items()},
         "coverage_95": covered / (experiments * attempts),
     }
+
+
+def half_width_in_one(told: Difference, level: float) -> float:
+    """Half the interval of release 0.1: seeds and examples as one variance, its degrees of freedom by Satterthwaite."""
+    parts = [
+        (told.variance_examples, told.groups - 1),
+        (told.variance_seeds_attempt, told.n_seeds[0] - 1),
+        (told.variance_seeds_baseline, told.n_seeds[1] - 1),
+    ]
+    variance = sum(part for part, _ in parts)
+    if variance == 0.0:
+        return 0.0
+    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
+    return float(stdtrit(freedom, 0.5 + level / 2)) * variance**0.5
 
 
 def _usual_ways(regime: Regime, attempts: Array, baseline: Array) -> set[str]:
@@ -257,14 +283,15 @@ def count_false_until_decided(
 
 def power(regime: Regime, gain: float, *, pairs: int, seed: int) -> dict[str, Any]:
     """How often a first attempt that is better by `gain` is found so, by each way."""
-    supported, values = 0, []
+    ours, in_one, values = 0, 0, []
     for baseline, attempt in simulate(regime, experiments=pairs, attempts=1, seed=seed, gain=gain):
         told = difference(regime, attempt, baseline)
-        supported += judge(told, expect=TINY, judged_before=0)[0] == "supported"
+        ours += judge(told, expect=TINY, judged_before=0)[0] == "supported"
+        in_one += told.gain > half_width_in_one(told, level_of_look(0))
         values.append((attempt.values, baseline.values))
-    ours, theirs = (np.array(side) for side in zip(*values, strict=True))
-    usual = {way: share(int(found.sum()), pairs) for way, found in _usual(ours, theirs).items()}
-    return {**asdict(regime), "gain": gain, "found": {"ours": share(supported, pairs), **usual}}
+    seeds = (np.array(side) for side in zip(*values, strict=True))
+    counts = {"ours": ours, "in_one": in_one, **{way: int(found.sum()) for way, found in _usual(*seeds).items()}}
+    return {**asdict(regime), "gain": gain, "found": {way: share(count, pairs) for way, count in counts.items()}}
 
 
 def share(count: int, of: int) -> dict[str, float]:
@@ -293,7 +320,9 @@ def regimes() -> list[Regime]:
 
 
 SEQUENTIAL = [
-    Regime(n, 10, (luck, luck), expect=expect) for n, luck in ((400, 0.1), (2000, 0.2)) for expect in (TINY, 0.02)
+    Regime(n, 10, luck, expect=expect)
+    for n, luck in ((2000, (0.02, 0.2)), (2000, (0.02, 0.5)), (400, (0.1, 0.1)))
+    for expect in (TINY, 0.02)
 ]
 POWERED = [Regime(n, k, (luck, luck)) for n, luck in ((400, 0.1), (2000, 0.1), (2000, 0.3)) for k in (3, 5, 10)]
 GAINS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08)
@@ -332,26 +361,21 @@ def _told(result: dict[str, Any], regime: Regime) -> dict[str, Any]:
 
 
 def _null_table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        ["metric", "examples", "seeds", "luck", "ours", "ours, with expect", "t-test", "all k beat all k", "cover"]
-    ]
+    lines = [["metric", "examples", "seeds", "luck", *WAYS.values(), "coverage"]]
     for row in rows:
         wrong = row["wrong"]
-        rates = [f"{100 * wrong[way]['rate']:.1f} %" for way in ("ours", "ours_expect", "t_test", "all_beat_all")]
+        rates = [f"{100 * wrong[way]['rate']:.1f} %" for way in WAYS]
         place = [row["metric"], str(row["n_examples"]), str(row["seeds"]), "/".join(f"{x:g}" for x in row["luck"])]
         lines.append([*place, *rates, f"{100 * row['coverage_95']:.1f} %"])
     return table(lines)
 
 
 def _power_table(rows: list[dict[str, Any]]) -> str:
-    lines = [["examples", "luck", "seeds", "gain", "ours", "t-test", "all k beat all k"]]
+    lines = [["examples", "luck", "seeds", "gain", *(WAYS[way] for way in COLORS)]]
     for row in rows:
-        rates = [f"{100 * row['found'][way]['rate']:.0f} %" for way in ("ours", "t_test", "all_beat_all")]
+        rates = [f"{100 * row['found'][way]['rate']:.0f} %" for way in COLORS]
         lines.append([str(row["n_examples"]), f"{row['luck'][0]:g}", str(row["seeds"]), f"{row['gain']:g}", *rates])
     return table(lines)
-
-
-WAYS = {"ours": ("basekamp", "C0"), "t_test": ("t-test of seeds", "C1"), "all_beat_all": ("all k beat all k", "C2")}
 
 
 def _draw_figure(results: dict[str, Any]) -> None:
@@ -376,11 +400,13 @@ def _draw_figure(results: dict[str, Any]) -> None:
 
 
 def _draw_null(axes: Any, rows: list[dict[str, Any]]) -> None:
-    for way, (name, color) in WAYS.items():
+    for way, color in COLORS.items():
         told = [row["wrong"][way] for row in rows]
         rates = np.array([100 * one["rate"] for one in told])
         reach = np.array([[100 * (one["rate"] - one["low"]), 100 * (one["high"] - one["rate"])] for one in told]).T
-        axes.errorbar(range(len(rows)), rates, yerr=reach.clip(0), fmt=".", color=color, label=name, elinewidth=0.8)
+        axes.errorbar(
+            range(len(rows)), rates, yerr=reach.clip(0), fmt=".", color=color, label=WAYS[way], elinewidth=0.8
+        )
     axes.axhline(100 * ALPHA, color="black", linewidth=0.8, linestyle="--")
     axes.set_yscale("symlog", linthresh=5)
     axes.set_yticks([0, 5, 10, 50, 100], ["0", "5", "10", "50", "100"])
@@ -392,7 +418,7 @@ def _draw_null(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _draw_power(axes: Any, rows: list[dict[str, Any]]) -> None:
-    for way, (_, color) in WAYS.items():
+    for way, color in COLORS.items():
         axes.plot([row["gain"] for row in rows], [100 * row["found"][way]["rate"] for row in rows], ".-", color=color)
     axes.axhline(100 * ALPHA, color="black", linewidth=0.5, linestyle="--")
     axes.set_ylim(-2, 102)
