@@ -14,6 +14,8 @@ Sources: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3 (grouped ja
 Bulletin 2, 1946; Banerjee, Sankhya 22, 1960 (intervals for linear functions of means of k populations).
 """
 
+from typing import Any, Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
