@@ -60,7 +60,7 @@ def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str, profile: b
     console = Console(file=sys.stdout)
     where = _store_url(store)
     tried, display = attempts_to_run(experiment, attempts), StepDisplay(console)
-    options = {"gpus": gpus, "profile": profile, "most_seeds": most_seeds}
+    options: dict[str, Any] = {"gpus": gpus, "profile": profile, "most_seeds": most_seeds}
     shelf, made = run_experiment(experiment, store=where, attempts=tried, display=display, **options)
     console.print()
     console.print(leaderboard(_best_first(shelf.rows), width=console.width))

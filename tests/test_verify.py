@@ -13,6 +13,9 @@ from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import evaluate_model
 from basekamp.evaluation.ladder import measure_ladder
 from basekamp.experiment import Experiment, load_experiment
+from basekamp.models import source
+from basekamp.models.source import software_versions
+from basekamp.records import pinned
 from basekamp.records.compare import Question, compare_models
 from basekamp.records.record import Record
 from basekamp.records.shelf import read_record, read_shelf
@@ -102,7 +105,7 @@ def learn_less(monkeypatch) -> None:
         return train_model(dataset, directory, hyperparameters.model_copy(update={"lr": 1e-9}), **options)
 
     monkeypatch.setattr(train, "train_model", worse)
-    monkeypatch.setattr(train, "code_version", lambda model: "0.2.0+changed")
+    monkeypatch.setattr(train, "software_versions", lambda model: software_versions(model) | {"code": "changed"})
 
 
 def test_what_is_worse_than_the_noise_does_not_reproduce_and_the_code_is_named(camp, monkeypatch):
@@ -110,12 +113,12 @@ def test_what_is_worse_than_the_noise_does_not_reproduce_and_the_code_is_named(c
     learn_less(monkeypatch)
     told = verified(camp)
     assert not told.reproduces and told.interval[1] < 0 and told.today.mean < told.recorded.mean
-    assert told.changed == {"code": (code, "0.2.0+changed")}
+    assert told.changed == {"code": (code, "changed")}
     assert "does not reproduce, the difference is −" in told.sentence
 
 
 def test_other_packages_and_devices_are_named(camp, monkeypatch):
-    monkeypatch.setattr(train, "version", lambda package: f"{package}-next")
+    monkeypatch.setattr(source, "version", lambda package: f"{package}-next")
     monkeypatch.setattr(train, "describe_device", lambda device: "another card")
     told = verified(camp)
     assert told.identical and {"numpy", "polars", "scikit-learn"} <= told.changed.keys()
@@ -123,8 +126,20 @@ def test_other_packages_and_devices_are_named(camp, monkeypatch):
 
 
 def test_what_an_older_release_did_not_record_is_left_out(camp, monkeypatch):
-    monkeypatch.setattr(train, "_versions", lambda model: {"basekamp": "9", "news": "1"})
+    monkeypatch.setattr(train, "software_versions", lambda model: {"basekamp": "9", "news": "1"})
     assert verified(camp).changed.keys() == {"basekamp"}
+
+
+def test_a_baseline_is_departed_from_only_for_another_one(camp, monkeypatch):
+    experiment, store = load_experiment(camp / "hills.yaml"), open_store(str(camp / "store"))
+    row, data = read_shelf(store, "hills").baseline, recorded(camp).data.fingerprint
+    with pytest.raises(InputError, match="the baseline of hills is the file's already, by the same code: change its"):
+        pinned.check_departure(store, row, experiment, data)
+    pinned.check_departure(store, row, experiment, "other data")
+    pinned.check_departure(store, row, experiment.model_copy(update={"seeds": 5}), data)
+    pinned.check_departure(store, row, experiment.model_copy(update={"baseline": {"model": "linear"}}), data)
+    monkeypatch.setattr(pinned, "software_versions", lambda model: software_versions(model) | {"code": "changed"})
+    pinned.check_departure(store, row, experiment, data)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ was champion once (a fallback may go there), and any .json: records, openings, p
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from basekamp.errors import InputError
+from basekamp.errors import InputError, StoreError
 from basekamp.naming import id_time
 from basekamp.records.leaderboard import best_first
 from basekamp.records.shelf import MODEL, PREDICTIONS, Row, Shelf, id_in, read_shelf, read_shelves
@@ -71,8 +72,7 @@ def remove_waste(store: Store, waste: Iterable[Waste]) -> Iterator[Waste]:
     """
     for one in waste:
         if isinstance(one.place, Path):
-            one.place.unlink(missing_ok=True)
-            _remove_if_empty(one.place.parent)
+            _remove_file(one.place)
         elif not _is_promoted(store, one.place):
             store.delete(one.place)
         else:
@@ -132,6 +132,14 @@ def _local_checkpoints(policy: Policy) -> Iterator[Waste]:
             yield from (Waste(path, status.st_size, "checkpoints on this machine") for path, status in files.items())
 
 
-def _remove_if_empty(folder: Path) -> None:
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def _remove_file(path: Path) -> None:
+    """Remove a file, and its folder with the last one."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be removed ({error.strerror}): check the rights of its folder, or go on with a FILE, which "
+            "leaves checkpoints alone."
+        ) from error
+    with suppress(OSError):  # others are in it
+        path.parent.rmdir()

@@ -2,6 +2,8 @@
 
 from basekamp.errors import InputError
 from basekamp.experiment import Experiment
+from basekamp.models.source import software_versions
+from basekamp.naming import Value
 from basekamp.records.record import Record, differing
 from basekamp.records.shelf import Row, Shelf, read_record
 from basekamp.storage import Store
@@ -37,8 +39,8 @@ def check_departure(store: Store, pinned: Row, experiment: Experiment, fingerpri
         )
     if _is_files(record, experiment, fingerprint):
         raise InputError(
-            f"the baseline of {experiment.experiment} is the file's already: change its settings, the seeds or the "
-            "data first, or go on with `basekamp run FILE`."
+            f"the baseline of {experiment.experiment} is the file's already, by the same code: change its settings, the "
+            "seeds or the data first, or go on with `basekamp run FILE`."
         )
 
 
@@ -49,10 +51,11 @@ def waiting_baseline(store: Store, shelf: Shelf, experiment: Experiment, fingerp
 
 
 def _is_files(record: Record, experiment: Experiment, fingerprint: str) -> bool:
-    """Whether a baseline is what the file makes of the source with this fingerprint."""
-    ours = (record.params, len(record.evaluation.replicates), record.data.fingerprint)
-    return ours == (_settings(experiment), experiment.seeds, fingerprint)
+    """Whether a baseline is what the file, today's code and packages make of the source with this fingerprint."""
+    recorded = (record.params, len(record.evaluation.replicates), record.data.fingerprint, record.training.versions)
+    software = software_versions(experiment.hyperparameters().model)
+    return recorded == (_settings(experiment), experiment.seeds, fingerprint, software)
 
 
-def _settings(experiment: Experiment) -> dict[str, int | float | bool | str]:
+def _settings(experiment: Experiment) -> dict[str, Value]:
     return experiment.hyperparameters().effective()

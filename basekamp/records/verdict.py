@@ -70,7 +70,8 @@ class Difference(BaseModel):
         of_attempt = self.variance_seeds_attempt * self.n_seeds[0] / seeds
         of_seeds = [(of_attempt, seeds - 1), (self.variance_seeds_baseline, self.n_seeds[1] - 1)]
         parts = (of_seeds, [(self.variance_examples, self.groups - 1)])
-        return np.sqrt(sum(_half_width(part, level) ** 2 for part in parts))
+        widths: NDArray[np.float64] = np.sqrt(sum(_half_width(part, level) ** 2 for part in parts))
+        return widths
 
 
 class Comparison(BaseModel):

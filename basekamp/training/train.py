@@ -1,21 +1,18 @@
 """Train an attempt: k replicates of one set of hyperparameters, to one model file."""
 
 import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from basekamp import __version__
 from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import count_flops
-from basekamp.models.source import code_version
+from basekamp.models.source import code_version, software_versions
 from basekamp.storage import Store, open_store
 from basekamp.training.boosting import fit_boosting
 from basekamp.training.cards import card_names, precision_of
@@ -122,7 +119,7 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
             metric=job.metric,
             n_parameters=came_to.n_parameters,
             device=came_to.device,
-            versions=_versions(job.hyperparameters.model),
+            versions=software_versions(job.hyperparameters.model),
             replicates=[course.replicate(seed) for seed, course in enumerate(came_to.courses, job.first_seed)],
             performance=came_to.performance,
         )
@@ -202,17 +199,6 @@ def _performance(cohort: Cohort, meter: Meter, data: Dataset, crew: Crew) -> Per
     is_mixed = is_mixed_precision(settings.precision, cohort.device)
     precision = precision_of(untrained, cards, is_mixed=is_mixed)
     return meter.performance(cards, processes=crew.size, flops_per_row=flops_per_row, precision=precision)
-
-
-def _versions(model: str) -> dict[str, str]:
-    """What a result depends on beside its data and settings: code, with a digest of it, and packages."""
-    return {
-        "basekamp": __version__,
-        "code": code_version(model),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{package: version(package) for package in ("numpy", "polars", "scikit-learn")},
-    }
 
 
 def _check(schema: Schema, *, metric: str, seeds: int) -> None:
