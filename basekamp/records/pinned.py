@@ -39,8 +39,8 @@ def check_departure(store: Store, pinned: Row, experiment: Experiment, fingerpri
         )
     if _is_files(record, experiment, fingerprint):
         raise InputError(
-            f"the baseline of {experiment.experiment} is the file's already, by the same code: change its settings, the "
-            "seeds or the data first, or go on with `basekamp run FILE`."
+            f"the baseline of {experiment.experiment} is the file's already, by the same code: change its settings, "
+            "the seeds or the data first, or go on with `basekamp run FILE`."
         )
 
 
