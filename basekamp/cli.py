@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,8 @@ def verify(file: Path, store: str, gpus: str, as_json: bool) -> None:
     from basekamp.experiment import load_experiment
     from basekamp.records.verify import verify_baseline
 
-    told = verify_baseline(load_experiment(file), store=_store_url(store), gpus=gpus)
+    with redirect_stdout(sys.stderr):  # what a training says of its progress
+        told = verify_baseline(load_experiment(file), store=_store_url(store), gpus=gpus)
     if as_json:
         click.echo(told.model_dump_json(indent=1))
     else:

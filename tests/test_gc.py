@@ -224,7 +224,7 @@ def test_the_command_tells_first_and_removes_when_told_to(store):
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
     before = keys(store)
-    assert "10 files, 45 bytes would be removed. Next: the same with --yes" in run() and keys(store) == before
+    assert "10 files, 58 bytes would be removed. Next: the same with --yes" in run() and keys(store) == before
     told = json.loads(run("--yes", "--json"))
     assert told["removed"] and {one["place"] for one in told["files"]} == before - keys(store)
     assert run("--yes").startswith("Nothing to remove")

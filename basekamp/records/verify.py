@@ -57,7 +57,7 @@ def verify_baseline(experiment: Experiment, *, store: str, gpus: str = "0") -> V
     """Train the pinned baseline again, with its recorded settings and seeds on the file's data, and compare.
 
     Nothing of it is kept. It reproduces when it is identical, or when the 95 % interval of the difference, over the
-    seeds and the examples that both were measured on, holds zero.
+    recorded noise of the seeds and the examples that both were measured on, holds zero.
 
     Raises InputError when there is no baseline, or the file asks another question.
     """
@@ -129,12 +129,17 @@ def _train_again(record: Record, experiment: Experiment, folder: Path, *, gpus: 
 
 
 def _difference(record: Record, store: Store, predictions: Predictions) -> Difference | None:
-    """Today against recorded; None when they share too few examples."""
+    """Today against recorded; None when they share too few examples.
+
+    The recorded noise is the yardstick of both: what is noisier today would else pass for the same.
+    """
     recorded = Predictions.from_bytes(store.get(stem(record.key) + PREDICTIONS))
     try:
-        return measure_difference(record.metric, predictions, recorded)
+        told = measure_difference(record.metric, predictions, recorded)
     except InputError:
         return None
+    of_both = told.variance_seeds_baseline * (1 + told.n_seeds[1] / told.n_seeds[0])
+    return told.model_copy(update={"variance_seeds_attempt": 0.0, "variance_seeds_baseline": of_both})
 
 
 def _result(evaluation: Evaluation) -> Result:

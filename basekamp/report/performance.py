@@ -72,4 +72,4 @@ def size(value: int | None) -> str:
     if value is None:
         return ""
     step, unit = next(pair for pair in BINARY_PREFIXES if value >= pair[0] or pair[0] == 1)
-    return f"{change(value / step)} {unit}"
+    return f"{change(value / step if step > 1 else value)} {unit}"
