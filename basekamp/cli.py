@@ -44,8 +44,8 @@ def main() -> None:
 @click.option(
     "--until-decided",
     "most_seeds",
-    type=click.IntRange(min=2),
     default=0,
+    show_default=False,
     metavar="N",
     help="Train an undecided attempt again with the seeds that would decide it, at most N.",
 )

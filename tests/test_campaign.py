@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from basekamp.cluster import campaign
+from basekamp.errors import InputError
 from basekamp.experiment import Experiment
 from basekamp.records.shelf import Row
 
@@ -44,8 +45,6 @@ class Display:
         (10, [("inconclusive", 7), ("supported", None)], [3, 7]),
         (10, [("inconclusive", 7), ("inconclusive", 9), ("refuted", None)], [3, 7, 9]),
         (10, [("inconclusive", 40), ("inconclusive", 80)], [3, 10]),  # no more than allowed
-        (3, [("inconclusive", 7)], [3]),
-        (2, [("inconclusive", 7)], [3]),
     ],
 )
 def test_an_undecided_attempt_is_looked_at_again_with_the_seeds_that_it_needs(tmp_path, monkeypatch, most, told, seeds):
@@ -69,3 +68,12 @@ def test_an_undecided_attempt_is_looked_at_again_with_the_seeds_that_it_needs(tm
         f"wide: undecided with {n} seeds, once more with {more}" for n, more in zip(seeds, seeds[1:], strict=False)
     ]
     assert display.lines == again
+
+
+@pytest.mark.parametrize("most", [-1, 1, 3])
+def test_no_more_seeds_than_the_file_has_are_refused(tmp_path, most):
+    options = {"attempts": ["wide"], "gpus": "0", "most_seeds": most}
+    with pytest.raises(
+        InputError, match=f"--until-decided {most} is not allowed: use more than the 3 seeds of the file"
+    ):
+        campaign.run_experiment(EXPERIMENT, store=str(tmp_path), display=Display(), **options)

@@ -45,9 +45,13 @@ def run_experiment(
     With `profile` each of them has a trace of a few steps beside it. With `most_seeds` an attempt that is undecided is
     trained again with as many seeds as would decide it, at most that many, until it is decided or no more would help.
 
-    Raises InputError when the pinned baseline has other settings than the file, or the source cannot be read;
-    StoreError when the store cannot be used. Nothing has run by then.
+    Raises InputError when the pinned baseline has other settings than the file, the source cannot be read, or
+    `most_seeds` is no more than the file's; StoreError when the store cannot be used. Nothing has run by then.
     """
+    if most_seeds and most_seeds <= experiment.seeds:
+        raise InputError(
+            f"--until-decided {most_seeds} is not allowed: use more than the {experiment.seeds} seeds of the file."
+        )
     opened, fingerprint, pinned = _base_camp(experiment, store, display)
     made = []
     for attempt in ([] if pinned else [BASELINE]) + attempts:
