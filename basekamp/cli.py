@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,15 @@ def main() -> None:
 @STORE_OPTION
 @GPUS_OPTION
 @click.option("--profile", is_flag=True, help="Write a trace of a few training steps beside each model.")
-def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str, profile: bool) -> None:
+@click.option(
+    "--until-decided",
+    "most_seeds",
+    default=0,
+    show_default=False,
+    metavar="N",
+    help="Train an undecided attempt again with the seeds that would decide it, at most N.",
+)
+def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str, profile: bool, most_seeds: int) -> None:
     """Run an experiment on this machine: baseline first if there is none, then each attempt."""
     from rich.console import Console
 
@@ -52,7 +61,8 @@ def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str, profile: b
     console = Console(file=sys.stdout)
     where = _store_url(store)
     tried, display = attempts_to_run(experiment, attempts), StepDisplay(console)
-    shelf, made = run_experiment(experiment, store=where, attempts=tried, gpus=gpus, display=display, profile=profile)
+    options: dict[str, Any] = {"gpus": gpus, "profile": profile, "most_seeds": most_seeds}
+    shelf, made = run_experiment(experiment, store=where, attempts=tried, display=display, **options)
     console.print()
     console.print(leaderboard(_best_first(shelf.rows), width=console.width))
     console.print()
@@ -88,10 +98,17 @@ def sweep(file: Path, store: str, gpus: str) -> None:
 @STORE_OPTION
 @click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="Only rows where KEY is VALUE.")
 @click.option("--sort", "sort_key", help="Hyperparameter, metric or column; default: the deciding metric.")
+@click.option("--all", "all_lineages", is_flag=True, help="Also what was judged against earlier baselines.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @JSON_OPTION
 def runs(
-    place: str | None, store: str, conditions: tuple[str, ...], sort_key: str | None, as_csv: bool, as_json: bool
+    place: str | None,
+    store: str,
+    conditions: tuple[str, ...],
+    sort_key: str | None,
+    all_lineages: bool,
+    as_csv: bool,
+    as_json: bool,
 ) -> None:
     """Show the leaderboard of a store, or of one experiment FILE in it, from the names alone."""
     from rich.console import Console
@@ -100,7 +117,7 @@ def runs(
     from basekamp.records.shelf import rows_as_json
     from basekamp.report.terminal import leaderboard, rows_as_csv
 
-    rows = select_rows(_best_first(_rows(place, store)), conditions, sort_key)
+    rows = select_rows(_best_first(_rows(place, store, all_lineages=all_lineages)), conditions, sort_key)
     if as_json:
         click.echo(json.dumps(rows_as_json(rows), indent=1))
     elif as_csv:
@@ -160,6 +177,84 @@ def fallback(place: str, store: str, target: str | None, as_json: bool) -> None:
         click.echo(json.dumps({"champion": row.name, "changed": changed, "path": path}))
         return
     click.echo(f"{row.attempt} is {'again' if changed else 'already'} the champion of {shelf.experiment}:\n{path}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@STORE_OPTION
+@GPUS_OPTION
+@JSON_OPTION
+def verify(file: Path, store: str, gpus: str, as_json: bool) -> None:
+    """Train the pinned baseline again and say whether it reproduces, and what changed; exit code 1 when not."""
+    from basekamp.experiment import load_experiment
+    from basekamp.records.verify import verify_baseline
+
+    with redirect_stdout(sys.stderr):  # what a training says of its progress
+        told = verify_baseline(load_experiment(file), store=_store_url(store), gpus=gpus)
+    if as_json:
+        click.echo(told.model_dump_json(indent=1))
+    else:
+        click.echo(told.sentence)
+        for what, (recorded, today) in told.changed.items():
+            click.echo(f"  {what}: {recorded} then, {today} now")
+        click.echo(
+            f"Next: {_runs_command(file, store)}"
+            if told.reproduces
+            else f"Next: basekamp rebase {file}{_store_flag(store)}"
+        )
+    sys.exit(0 if told.reproduces else 1)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@STORE_OPTION
+@GPUS_OPTION
+def rebase(file: Path, store: str, gpus: str) -> None:
+    """Begin anew from the file's changed baseline; what was judged against the one before stays readable."""
+    from rich.console import Console
+
+    from basekamp.cluster.campaign import rebase_experiment
+    from basekamp.experiment import load_experiment
+    from basekamp.report.terminal import StepDisplay
+
+    display = StepDisplay(Console(file=sys.stdout))
+    shelf, row = rebase_experiment(load_experiment(file), store=_store_url(store), gpus=gpus, display=display)
+    click.echo(f"\n{row.name} is the baseline of {shelf.experiment} from now on, its lineage {shelf.rows[0].lineage}.")
+    click.echo(f"Earlier results: {_runs_command(file, store)} --all")
+    click.echo(f"Next: basekamp run {file}{_store_flag(store)}")
+
+
+@main.command()
+@click.argument("place", metavar="[FILE|STORE]", required=False)
+@STORE_OPTION
+@click.option("--keep", default=10, show_default=True, help="The best attempts of each experiment stay.")
+@click.option("--older-than", default="30d", show_default=True, help="What is younger stays: 12h, 30d, 8w.")
+@click.option("--yes", is_flag=True, help="Remove; without it, only tell what would go.")
+@JSON_OPTION
+def gc(place: str | None, store: str, keep: int, older_than: str, yes: bool, as_json: bool) -> None:
+    """Remove models and predictions of old attempts, and old checkpoints.
+
+    Baselines, whatever was champion once, and every record stay. Checkpoints are looked at when no FILE is given.
+    """
+    from basekamp.records.gc import find_waste, make_policy, remove_waste, waste_as_json
+    from basekamp.report.performance import size
+    from basekamp.storage import open_store
+
+    where, experiment = _store_and_experiment(place, store)
+    opened, policy = open_store(where), make_policy(keep, older_than)
+    waste = find_waste(opened, policy, experiment=experiment)
+    if yes:
+        waste = list(remove_waste(opened, waste))
+    if as_json:
+        click.echo(json.dumps({"removed": yes, "files": waste_as_json(waste)}, indent=1))
+        return
+    for one in waste:
+        click.echo(f"{size(one.size_bytes):>10}  {one.place}")
+    told = f"{len(waste)} files, {size(sum(one.size_bytes for one in waste))}"
+    if not waste:
+        click.echo("Nothing to remove: all that is left is young, among the best, or what a result rests on.")
+    else:
+        click.echo(f"{told}: removed." if yes else f"{told} would be removed. Next: the same with --yes")
 
 
 @main.command()
@@ -331,25 +426,35 @@ def _tell_reports(rows: list[Any], store: str, *, profile: bool = False) -> None
 
 
 def _runs_command(file: Path, store: str) -> str:
-    return f"basekamp runs {file}{'' if store == DEFAULT_STORE else f' --store {store}'}"
+    return f"basekamp runs {file}{_store_flag(store)}"
 
 
-def _rows(place: str | None, store: str) -> list[Any]:
+def _store_flag(store: str) -> str:
+    return "" if store == DEFAULT_STORE else f" --store {store}"
+
+
+def _rows(place: str | None, store: str, *, all_lineages: bool) -> list[Any]:
     from basekamp.records.shelf import read_shelves
     from basekamp.storage import open_store
 
-    is_file = place is not None and Path(place).is_file()
-    experiment = _experiment_name(place) if place is not None and is_file else None
-    shelves = read_shelves(open_store(_store_url(store if place is None or is_file else place)), experiment)
+    where, experiment = _store_and_experiment(place, store)
+    shelves = read_shelves(open_store(where), experiment)
     for stranger in (key for shelf in shelves for key in shelf.strangers):
         click.echo(f"no record's name: {stranger}", err=True)
-    return [row for shelf in shelves for row in shelf.rows]
+    return [row for shelf in shelves for row in (shelf.every if all_lineages else shelf.rows)]
 
 
 def _best_first(rows: Any) -> list[Any]:
     from basekamp.records.leaderboard import best_first
 
     return best_first(rows)
+
+
+def _store_and_experiment(place: str | None, store: str) -> tuple[str, str | None]:
+    """A place is an experiment file, or else a store of its own."""
+    if place is not None and Path(place).is_file():
+        return _store_url(store), _experiment_name(place)
+    return _store_url(place or store), None
 
 
 def _experiment_name(place: str) -> str:

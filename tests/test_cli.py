@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_second_run_reuses_data_training_and_baseline_and_says_so(place):
 
 
 def test_runs_json_has_the_promised_keys_and_true_types(rows):
-    keys = "name experiment role attempt params metrics n spread difference interval verdict champion key"
+    keys = "name experiment role attempt params metrics n spread difference interval verdict champion key lineage"
     assert [list(row) for row in rows] == [keys.split()] * len(rows)
     baseline, best = rows[0], rows[1]
     assert (baseline["role"], baseline["difference"], baseline["verdict"]) == ("baseline", None, None)
@@ -186,6 +187,52 @@ def test_changed_baseline_is_refused_before_anything_runs(place):
     (place / "changed.yaml").write_text(EXPERIMENT.replace("lr: 1e-3}", "lr: 5e-3}"))
     done = basekamp("run", "changed.yaml", cwd=place)
     assert done.returncode == 2 and "the baseline of small is pinned with lr=0.001" in done.stderr
+
+
+KILLED_AT_THE_MARK = """
+import os, signal, sys
+from basekamp.storage.folder import FolderStore
+def killed(self, key, source):
+    assert "/rebases/" in key
+    os.kill(os.getpid(), signal.SIGKILL)
+FolderStore.put = killed
+from basekamp.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_rebase_begins_anew_and_one_that_was_killed_goes_on(tmp_path):
+    first = EXPERIMENT.partition("attempts:")[0]
+    (tmp_path / "small.yaml").write_text(first)
+    assert basekamp("run", "small.yaml", cwd=tmp_path).returncode == 0
+    refused = assert_fails("rebase", "small.yaml", cwd=tmp_path)
+    assert "the baseline of small is the file's already, by the same code: change its settings" in refused
+    (tmp_path / "small.yaml").write_text(first.replace("lr: 1e-3", "lr: 5e-3"))
+    command = [sys.executable, "-c", KILLED_AT_THE_MARK, "rebase", "small.yaml"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=280).returncode == -signal.SIGKILL
+    assert "is pinned with lr=0.001" in assert_fails("run", "small.yaml", cwd=tmp_path)  # as before
+    done = basekamp("rebase", "small.yaml", cwd=tmp_path)
+    assert done.returncode == 0 and "train-model" not in done.stdout and "its lineage 2" in done.stdout
+    listed = [json.loads(basekamp("runs", "--json", *more, cwd=tmp_path).stdout) for more in ((), ("--all",))]
+    assert [[(row["params"]["lr"], row["lineage"]) for row in rows] for rows in listed] == [
+        [(0.005, 2)],
+        [(0.005, 2), (0.001, 1)],
+    ]
+    assert "lineage" in basekamp("runs", "--all", cwd=tmp_path).stdout.splitlines()[0]
+    assert basekamp("run", "small.yaml", cwd=tmp_path).stdout.startswith("baseline: reused")
+
+
+def assert_fails(*arguments: str, cwd: Path) -> str:
+    done = basekamp(*arguments, cwd=cwd)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stdout + done.stderr
+    return done.stderr
+
+
+def test_another_question_is_no_rebase(place):
+    (place / "other.yaml").write_text(EXPERIMENT.replace("name: accuracy", "name: f1"))
+    told = assert_fails("rebase", "other.yaml", cwd=place)
+    assert told.startswith("basekamp: metric=f1 is another question than the one of small, and a rebase keeps the")
+    assert "is pinned with metric=accuracy" in assert_fails("run", "other.yaml", cwd=place)
 
 
 BAD_FILES = {

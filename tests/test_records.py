@@ -23,7 +23,7 @@ from basekamp.evaluation.ladder import measure_ladder
 from basekamp.experiment import DataSettings, Split
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.naming import MAX_BYTES, Name, id_time, new_id, parse_name
-from basekamp.records import compare, gate
+from basekamp.records import compare, gate, rebase
 from basekamp.records.compare import Question, compare_models
 from basekamp.records.gate import fall_back
 from basekamp.records.leaderboard import best_first, select_rows
@@ -45,9 +45,10 @@ from basekamp.training.model_file import load_models
 from basekamp.training.train import train_model
 
 RECIPES = {
-    "baseline": {"model": "linear", "n_epochs": 3, "batch_size": 64, "lr": 2e-3},
+    "baseline": {"model": "linear", "n_epochs": 3, "batch_size": 64, "lr": 6e-3},
     "faster": {"model": "linear", "n_epochs": 4, "batch_size": 64, "lr": 1e-2},
     "deep": {"model": "mlp", "n_layers": 1, "width": 64, "n_epochs": 6, "batch_size": 32, "lr": 1e-2},
+    "simplest": {"model": "majority"},
     "slower": {"model": "linear", "n_epochs": 3, "batch_size": 64, "lr": 1e-5},
 }
 FILES = [".html", ".json", ".npz", ".pth"]
@@ -69,6 +70,7 @@ class Clock(datetime):
 def clock(monkeypatch):
     monkeypatch.setattr(compare, "datetime", Clock)
     monkeypatch.setattr(gate, "datetime", Clock)
+    monkeypatch.setattr(rebase, "datetime", Clock)
     monkeypatch.setattr(Clock, "step", timedelta(seconds=1))
     return Clock
 
@@ -514,7 +516,105 @@ def test_judged_before_counts_distinct_recipes_and_a_repeated_one_keeps_its_plac
     assert [record.comparison.judged_before for record in records[1:]] == [0, 1, 2]
     assert climbed.compare("slower", attempt="same-recipe", run="again").comparison.judged_before == 0
     assert climbed.compare("deep", run="again").comparison.judged_before == 2
-    assert climbed.shelf.judged_before({"model": "mlp"}) == 3
+    assert climbed.shelf.judged_before({"model": "mlp"}, 3) == 3
+
+
+def test_more_seeds_are_another_look_at_the_same_recipe(climbed):
+    slower = climbed.shelf.rows[1]
+    assert [climbed.shelf.judged_before(slower.params, n) for n in (3, 7)] == [0, 3]
+
+
+def anew(camp: Camp, recipe: str = "simplest") -> Record:
+    """Record another baseline and begin a new lineage with it."""
+    record = camp.compare(recipe, attempt="baseline", run="anew")
+    rebase.rebase(camp.store, camp.shelf, camp.shelf.find(record.id))
+    return record
+
+
+def test_after_a_rebase_all_is_judged_against_the_new_baseline_and_looks_count_on(climbed):
+    baseline = anew(climbed)
+    shelf = climbed.shelf
+    assert [row.id for row in shelf.rows] == [baseline.id] and shelf.champion.id == shelf.baseline.id == baseline.id
+    assert [row.attempt for row in shelf.earlier] == ["baseline", "slower", "faster", "deep"]
+    assert {row.lineage for row in shelf.earlier} == {1} and not any(row.champion for row in shelf.earlier)
+    record = climbed.compare("deep", run="anew")
+    assert (record.comparison.baseline, record.comparison.judged_before) == (baseline.name, 3)
+    assert record.verdict == "supported" and record.opening.number == 3 and record.opening.champion == baseline.id
+    assert [(row.attempt, row.lineage) for row in climbed.shelf.rows] == [("baseline", 2), ("deep", 2)]
+    assert climbed.shelf.champion.id == record.id
+
+
+def test_a_rebase_leaves_earlier_records_readable_and_their_runs_repeatable(climbed):
+    deep, before = climbed.shelf.champion, climbed.content()
+    record = read_record(climbed.store, deep)
+    baseline = anew(climbed)
+    assert before.items() <= climbed.content().items()
+    assert find_row(climbed.store, deep.id).key == deep.key
+    after = climbed.content()
+    assert climbed.compare("deep") == record and climbed.content() == after
+    page = (climbed.folder / "report.html").read_text()  # beside the records and the baseline of its own lineage
+    assert "slower" in page and record.comparison.baseline in page and baseline.name not in page
+
+
+def test_fallback_does_not_leave_the_present_lineage(climbed):
+    deep = climbed.shelf.champion
+    baseline = anew(climbed)
+    with pytest.raises(InputError, match="was judged against an earlier baseline of digits: choose a record of the pr"):
+        climbed.shelf.find(deep.id)
+    assert climbed.shelf.before_champion.id == baseline.id
+
+
+def test_a_second_rebase_begins_a_third_lineage(climbed):
+    anew(climbed)
+    climbed.compare("deep", run="second")
+    record = climbed.compare("slower", attempt="baseline", run="third")
+    rebase.rebase(climbed.store, climbed.shelf, climbed.shelf.find(record.id))
+    lineages = [(row.attempt, row.lineage) for row in climbed.shelf.every]
+    assert lineages[4:] == [("baseline", 2), ("deep", 2), ("baseline", 3)]
+    assert climbed.shelf.baseline.id == record.id
+
+
+def test_a_rebase_whose_baseline_is_gone_counts_for_nothing(climbed):
+    before = climbed.shelf
+    climbed.store.delete(stem(anew(climbed).key) + ".json")
+    assert climbed.shelf == before
+
+
+@pytest.mark.parametrize("call", range(1, 7))
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_rebase_that_the_store_stops_leaves_all_as_before_or_as_after(climbed, monkeypatch, call, when):
+    put, calls, old = FolderStore.put, [], climbed.shelf
+
+    def failing(self, key, source):
+        calls.append(key)
+        if len(calls) == call and when == "before":
+            raise StoreError("the disk is full")
+        put(self, key, source)
+        if len(calls) == call and when == "after":
+            raise StoreError("the connection was cut")
+
+    monkeypatch.setattr(FolderStore, "put", failing)
+    if call < 6:
+        with pytest.raises(StoreError):
+            anew(climbed)
+    else:
+        anew(climbed)
+        assert len(calls) == 5  # predictions, model, report, record, and the mark that makes it the baseline
+    monkeypatch.setattr(FolderStore, "put", put)
+    shelf, has_begun = climbed.shelf, call == 6 or (call, when) == (5, "after")
+    assert (shelf.baseline.id == old.baseline.id) == (shelf.champion == old.champion) == (not has_begun)
+    assert {row.id for row in old.rows} <= {row.id for row in shelf.every} and not shelf.strangers
+    if not has_begun:
+        anew(climbed)
+    assert climbed.shelf.baseline.params == {"model": "majority"} and len(climbed.shelf.every) == 5
+
+
+def test_a_champion_whose_model_is_gone_is_not_fallen_back_to(climbed):
+    slower = climbed.shelf.rows[1]
+    climbed.store.delete(slower.key)
+    with pytest.raises(InputError, match="the model of .* was removed, by `basekamp gc` or by hand: choose"):
+        fall_back(climbed.store, climbed.shelf, slower)
+    assert len(climbed.shelf.promotions) == 2
 
 
 STRANGERS = [
@@ -580,7 +680,7 @@ def test_a_record_of_another_release_is_refused_in_one_sentence(climbed):
 
 def test_rows_as_json_is_json_in_the_promised_order(climbed_once):
     rows = rows_as_json(climbed_once.shelf.rows)
-    keys = "name experiment role attempt params metrics n spread difference interval verdict champion key"
+    keys = "name experiment role attempt params metrics n spread difference interval verdict champion key lineage"
     assert [list(row) for row in rows] == [keys.split()] * 4
     assert json.loads(json.dumps(rows, allow_nan=False))[0]["params"] == rows[0]["params"]
 
@@ -637,8 +737,8 @@ def sentence(value: float, *, expect: float = 0.02, **noise: float) -> str:
 @pytest.mark.parametrize(
     ("told", "text"),
     [
-        (sentence(0.03), "better (± 0.000147 at 97.5 %): the gain of 0.02 hoped for is reached"),
-        (sentence(-0.03), "accuracy is 0.0300 worse (± 0.000147 at 97.5 %): a gain of 0.02 is ruled out."),
+        (sentence(0.03), "better (± 0.000172 at 97.5 %): the gain of 0.02 hoped for is reached"),
+        (sentence(-0.03), "accuracy is 0.0300 worse (± 0.000172 at 97.5 %): a gain of 0.02 is ruled out."),
         (sentence(1e-17), "accuracy is the same (±"),
         (sentence(0.01, variance_seeds_attempt=1e-4), "undecided; about "),
         (

@@ -95,6 +95,30 @@ def test_half_width_is_welchs_for_two_equal_sides_of_seeds():
     assert difference.interval() == pytest.approx((expected.low, expected.high))
 
 
+@pytest.mark.parametrize("level", [0.95, 0.9999])
+def test_seeds_and_examples_each_reach_as_far_as_alone_and_lend_each_other_no_freedom(level):
+    noise = {"variance_examples": 3e-4, "variance_seeds_attempt": 2e-4, "variance_seeds_baseline": 1e-4}
+    seeds, examples = ({name: 0.0 for name in noise if kind in name} for kind in ("examples", "seeds"))
+    whole, of_seeds, of_examples = (
+        make_difference(0.1, seeds=(2, 2), **noise | without).half_width(level) for without in ({}, seeds, examples)
+    )
+    assert whole == pytest.approx(math.hypot(of_seeds, of_examples))
+
+
+@pytest.mark.parametrize("ratio", [0.03, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_late_looks_at_few_seeds_are_no_more_often_wrong_than_they_say(seeds, ratio):
+    rng, true = np.random.default_rng(7), np.array([ratio, 1.0, 0.05])  # examples, attempt's seeds, baseline's
+    freedom = np.array([99, seeds - 1, seeds - 1])
+    wrong = 0
+    for _ in range(3000):
+        names = ("variance_examples", "variance_seeds_attempt", "variance_seeds_baseline")
+        estimates = dict(zip(names, true * rng.chisquare(freedom) / freedom, strict=True))
+        difference = make_difference(rng.normal(scale=true.sum() ** 0.5), seeds=(seeds, seeds), **estimates)
+        wrong += judge(difference, expect=1e-9, judged_before=3)[0] == "supported"
+    assert wrong / 3000 < (ALPHA / 20) * 2  # one side of it, and the noise of this test
+
+
 @pytest.mark.parametrize("scale", [1e-70, 1.0, 1e70])
 def test_interval_grows_with_the_unit_of_the_metric(scale):
     parts = {name: value * scale**2 for name, value in WIDE.items()}

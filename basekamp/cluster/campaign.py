@@ -13,7 +13,9 @@ from basekamp.cluster.plan import pipeline_values, sweep_values
 from basekamp.data.sources import source_fingerprint
 from basekamp.errors import InputError
 from basekamp.experiment import Experiment
-from basekamp.records.record import BASELINE, differing
+from basekamp.records.pinned import check_departure, check_pinned, waiting_baseline
+from basekamp.records.rebase import rebase
+from basekamp.records.record import BASELINE
 from basekamp.records.shelf import Row, Shelf, read_record, read_shelf
 from basekamp.storage import Store, open_store
 
@@ -29,15 +31,27 @@ class Display(Protocol):
 
 
 def run_experiment(
-    experiment: Experiment, *, store: str, attempts: list[str], gpus: str, display: Display, profile: bool = False
+    experiment: Experiment,
+    *,
+    store: str,
+    attempts: list[str],
+    gpus: str,
+    display: Display,
+    profile: bool = False,
+    most_seeds: int = 0,
 ) -> tuple[Shelf, list[Row]]:
     """Make the baseline if there is none, then run the attempts; gives the experiment and the new records, in order.
 
-    With `profile` each of them has a trace of a few steps beside it.
+    With `profile` each of them has a trace of a few steps beside it. With `most_seeds` an attempt that is undecided is
+    trained again with as many seeds as would decide it, at most that many, until it is decided or no more would help.
 
-    Raises InputError when the pinned baseline has other settings than the file, or the source cannot be read;
-    StoreError when the store cannot be used. Nothing has run by then.
+    Raises InputError when the pinned baseline has other settings than the file, the source cannot be read, or
+    `most_seeds` is no more than the file's; StoreError when the store cannot be used. Nothing has run by then.
     """
+    if most_seeds and most_seeds <= experiment.seeds:
+        raise InputError(
+            f"--until-decided {most_seeds} is not allowed: use more than the {experiment.seeds} seeds of the file."
+        )
     opened, fingerprint, pinned = _base_camp(experiment, store, display)
     made = []
     for attempt in ([] if pinned else [BASELINE]) + attempts:
@@ -45,7 +59,44 @@ def run_experiment(
             experiment, attempt, store=store, data_fingerprint=fingerprint, gpus=gpus, profile=profile
         )
         made.append(_run(values, experiment, opened, display))
+        while seeds := _seeds_to_decide(opened, made[-1], most_seeds):
+            display.say(f"{attempt}: undecided with {made[-1].n} seeds, once more with {seeds}")
+            made.append(_run(values | {"seeds": seeds}, experiment, opened, display))
     return read_shelf(opened, experiment.experiment), made
+
+
+def _seeds_to_decide(store: Store, row: Row, most: int) -> int:
+    """How many seeds to look again with; 0 when the attempt is decided, or more seeds are not allowed or no help."""
+    if row.verdict != "inconclusive" or row.n >= most:
+        return 0
+    comparison = read_record(store, row).comparison
+    needed = comparison.seeds_needed if comparison else None
+    return min(needed, most) if needed else 0
+
+
+def rebase_experiment(experiment: Experiment, *, store: str, gpus: str, display: Display) -> tuple[Shelf, Row]:
+    """Train the file's baseline and begin a new lineage with it; gives the experiment and the baseline's record.
+
+    Whatever stops it, the old lineage stands until the new one has begun; called again, it goes on.
+
+    Raises InputError when there is no baseline, when the pinned one is the file's, or the file asks another question.
+    """
+    opened = open_store(store)
+    opened.check()
+    fingerprint = source_fingerprint(experiment.data.source)
+    shelf = read_shelf(opened, experiment.experiment)
+    if shelf.baseline is None:
+        raise InputError(
+            f"{experiment.experiment} has no baseline in {opened.url} to depart from: make one with "
+            "`basekamp run FILE`."
+        )
+    check_departure(opened, shelf.baseline, experiment, fingerprint)
+    row = waiting_baseline(opened, shelf, experiment, fingerprint)
+    if row is None:
+        values = pipeline_values(experiment, BASELINE, store=store, data_fingerprint=fingerprint, gpus=gpus)
+        row = _run(values, experiment, opened, display)
+    rebase(opened, read_shelf(opened, experiment.experiment), row)
+    return read_shelf(opened, experiment.experiment), row
 
 
 def run_sweep(experiment: Experiment, *, store: str, gpus: str, display: Display) -> tuple[Shelf, Row, str]:
@@ -75,7 +126,7 @@ def _base_camp(experiment: Experiment, store: str, display: Display) -> tuple[St
     fingerprint = source_fingerprint(experiment.data.source)
     pinned = read_shelf(opened, experiment.experiment).baseline
     if pinned:
-        _check_baseline(opened, pinned, experiment)
+        check_pinned(read_record(opened, pinned), experiment)
         display.say(f"baseline: reused, {pinned.metric} {pinned.value:.4g} ± {pinned.spread:.2g}, {pinned.name}")
     return opened, fingerprint, pinned
 
@@ -98,20 +149,6 @@ def _run(
     return next(
         row for row in read_shelf(store, experiment.experiment).rows if row.id not in before and row.attempt == attempt
     )
-
-
-def _check_baseline(store: Store, row: Row, experiment: Experiment) -> None:
-    """The baseline is pinned: a file that says something else is asking another question."""
-    record = read_record(store, row)
-    changed = differing(experiment.hyperparameters().effective(), record.params)
-    asked = {"metric": (record.metric, experiment.metric.name), "target": (record.data.target, experiment.data.target)}
-    changed |= {key: (theirs, pinned) for key, (pinned, theirs) in asked.items() if pinned != theirs}
-    if changed:
-        told = ", ".join(f"{key}={pinned}" for key, (pinned, _) in changed.items())
-        raise InputError(
-            f"the baseline of {experiment.experiment} is pinned with {told}, and the file says otherwise: "
-            "set the file back, or give the changed experiment another name."
-        )
 
 
 def _file_name(experiment: str, attempt: str) -> str:

@@ -1,14 +1,17 @@
 """Which code a result comes from, told without importing any of it."""
 
 import hashlib
+import platform
 import sys
 from importlib.machinery import PathFinder
+from importlib.metadata import version
 from pathlib import Path
 
 from basekamp import __version__
 from basekamp.hyperparameters import is_own_model
 
 PACKAGE = Path(__file__).parent.parent
+PACKAGES = ("torch", "numpy", "polars", "scikit-learn")
 
 
 def code_version(model: str) -> str:
@@ -20,6 +23,16 @@ def code_version(model: str) -> str:
     for path in files:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def software_versions(model: str) -> dict[str, str]:
+    """What a result depends on beside its data and settings: the code, with a digest of it, and packages."""
+    return {
+        "basekamp": __version__,
+        "code": code_version(model),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
 
 
 def _module_files(module: str) -> list[Path]:

@@ -26,7 +26,15 @@ from basekamp.records.shelf import (
     record_key,
     stem,
 )
-from basekamp.records.verdict import Comparison, Difference, Verdict, judge, measure_difference, seeds_needed
+from basekamp.records.verdict import (
+    Comparison,
+    Difference,
+    Verdict,
+    judge,
+    level_of_look,
+    measure_difference,
+    seeds_needed,
+)
 from basekamp.report.attempt import attempt_html, attempt_markdown
 from basekamp.report.numbers import change, confidence
 from basekamp.storage import Store, open_store
@@ -97,8 +105,9 @@ def compare_models(
     """
     opened = open_store(store)
     shelf = read_shelf(opened, question.experiment)
+    stored = next((row for row in shelf.every if question.is_of(row.id)), None)
+    shelf = shelf.at(stored.lineage) if stored else shelf
     baseline = read_record(opened, shelf.baseline) if shelf.baseline else None
-    stored = next((row for row in shelf.rows if question.is_of(row.id)), None)
     leftovers = [] if stored else _leftovers(opened, question)
     if stored:
         record = read_record(opened, stored)
@@ -165,7 +174,7 @@ def _judge(
     baseline = _comparable(evidence.baseline, question, told, data.schema)
     theirs = Predictions.from_bytes(store.get(stem(baseline.key) + PREDICTIONS))
     difference = measure_difference(told.metric, predictions, theirs)
-    judged_before = shelf.judged_before(params)
+    judged_before = shelf.judged_before(params, len(told.replicates))
     comparison = compare_with(baseline, difference, told, expect=question.expect, judged_before=judged_before)
     opening = earlier_opening(store, question.experiment, record_id)
     is_same_data = data.schema.dataset_fingerprint == baseline.data.dataset
@@ -204,7 +213,8 @@ def compare_with(
 ) -> Comparison:
     """Turn a measured difference into a verdict with everything that led to it."""
     verdict, level = judge(difference, expect=expect, judged_before=judged_before)
-    needed = seeds_needed(difference, expect=expect, level=level) if verdict == "inconclusive" else None
+    next_level = level_of_look(judged_before + 1)
+    needed = seeds_needed(difference, expect=expect, level=next_level) if verdict == "inconclusive" else None
     return Comparison(
         baseline=baseline.name,
         baseline_mean=baseline.mean,

@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from basekamp.data.dataset import Dataset
+from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Evaluation, Predictions, is_better, judge_predictions, predict_split
 from basekamp.naming import Name, Value, format_name, id_time, new_id
 from basekamp.records.record import Opening, Record, significant
-from basekamp.records.shelf import MODEL, Row, Shelf, id_in, read_record
+from basekamp.records.shelf import MODEL, Row, Shelf, holds, id_in, read_record
 from basekamp.records.verdict import Comparison, measure_difference
 from basekamp.storage import Store
 
@@ -84,7 +85,15 @@ def record_opening(store: Store, record: Record) -> None:
 
 
 def fall_back(store: Store, shelf: Shelf, row: Row) -> None:
-    """Make `row` the champion again by a promotion record of its own; nothing is deleted."""
+    """Make `row` the champion again by a promotion record of its own; nothing is deleted.
+
+    Raises InputError when its model was removed: a champion without one would be nothing to fall back to.
+    """
+    if not holds(store, row.key):
+        raise InputError(
+            f"the model of {row.name} was removed, by `basekamp gc` or by hand: choose another record, or train it "
+            f"again with `basekamp run FILE --attempt {row.attempt}`."
+        )
     latest = [id_time(promotion.id) + timedelta(seconds=1) for promotion in shelf.promotions[-1:]]
     when = max(datetime.now(UTC), *latest) if latest else datetime.now(UTC)
     _put_promotion(

@@ -21,12 +21,17 @@ COLUMNS = (
     "verdict",
     "champion",
     "key",
+    "lineage",
 )
 
 
 def best_first(rows: Iterable[Row]) -> list[Row]:
-    """Experiments by name; in each the baseline first, then by the deciding metric, NaN last."""
-    return sorted(rows, key=lambda row: (row.experiment, row.role != "baseline", _order(row, row.metric), row.id))
+    """Experiments by name, the present lineage first; in each the baseline, then by the deciding metric, NaN last."""
+
+    def order(row: Row) -> tuple[object, ...]:
+        return row.experiment, -row.lineage, row.role != "baseline", _order(row, row.metric), row.id
+
+    return sorted(rows, key=order)
 
 
 def select_rows(rows: Sequence[Row], conditions: Sequence[str], sort_key: str | None) -> list[Row]:

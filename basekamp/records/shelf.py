@@ -6,6 +6,10 @@
 <experiment>/openings/<name>.json       each opening of the test split
 <experiment>/sweeps/<sweep>/            the trials of a sweep, see basekamp.sweeps.shelf
 <experiment>/promotions/<name>.json     each change of the champion, by the gate or by `fallback`
+<experiment>/rebases/<name>.json        each new beginning: the baseline from then on
+
+Rebases part an experiment into lineages. Each has its own baseline and champion; looks at the validation split and
+openings of the test split are counted through all of them, for the data is the same.
 """
 
 from collections.abc import Iterable
@@ -20,6 +24,8 @@ from basekamp.naming import Value, id_time, parse_name
 from basekamp.records.record import BASELINE, Record, Role
 from basekamp.storage import Store
 
+SECOND = 7
+"""How many characters of an id tell when it was made."""
 MODEL, PREDICTIONS, REPORT, RECORD, TRACE = ".pth", ".npz", ".html", ".json", ".gz"
 
 
@@ -43,6 +49,7 @@ class Row:
     verdict: str | None
     champion: bool = False
     cut: int = 0
+    lineage: int = 1
 
     @property
     def value(self) -> float:
@@ -64,10 +71,19 @@ class Promotion:
 
 
 @dataclass(frozen=True)
+class Rebase:
+    """A new beginning: the record `of` is the baseline of what follows."""
+
+    id: str
+    of: str
+
+
+@dataclass(frozen=True)
 class Shelf:
     """One experiment's part of a store as one listing shows it. Rows are in the order of their ids: oldest first.
 
-    openings: the ids of the records that the test split was opened for. strangers: keys that are no names of ours.
+    rows: those of the present lineage. openings: the ids of the records that the test split was opened for.
+    strangers: keys that are no names of ours. earlier: the rows of the lineages before.
     """
 
     experiment: str
@@ -75,6 +91,12 @@ class Shelf:
     promotions: tuple[Promotion, ...]
     openings: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
+    earlier: tuple[Row, ...] = ()
+
+    @property
+    def every(self) -> tuple[Row, ...]:
+        """The rows of all lineages."""
+        return *self.earlier, *self.rows
 
     @property
     def baseline(self) -> Row | None:
@@ -91,15 +113,29 @@ class Shelf:
         """Where a fallback goes: the champion before the present one, or the baseline."""
         return next(reversed(self._climb()[:-1]), self.baseline)
 
-    def judged_before(self, params: dict[str, Value]) -> int:
-        """How many other sets of hyperparameters were judged before this one first was."""
-        recipes = list(dict.fromkeys(_recipe(row.params) for row in self.rows if row.verdict))
-        recipe = _recipe(params)
-        return recipes.index(recipe) if recipe in recipes else len(recipes)
+    def judged_before(self, params: dict[str, Value], n: int) -> int:
+        """How many other looks there were before the first at these hyperparameters with n seeds.
+
+        Every lineage counts: another baseline makes no new examples.
+        """
+        looks = list(dict.fromkeys((row.lineage, row.n, _recipe(row.params)) for row in self.every if row.verdict))
+        look = (self.rows[0].lineage if self.rows else 1, n, _recipe(params))
+        return looks.index(look) if look in looks else len(looks)
+
+    def at(self, lineage: int) -> "Shelf":
+        """The shelf as if that lineage were the present one."""
+        rows = tuple(row for row in self.every if row.lineage == lineage)
+        return replace(self, rows=rows, earlier=tuple(row for row in self.every if row.lineage != lineage))
 
     def find(self, name: str) -> Row:
-        """The record with this name, id or key; raises InputError when there is none."""
-        return _find(self.rows, name, self.experiment)
+        """The record of the present lineage with this name, id or key; raises InputError when there is none."""
+        row = _find(self.every, name, self.experiment)
+        if row not in self.rows:
+            raise InputError(
+                f"{name} was judged against an earlier baseline of {self.experiment}: choose a record of the present "
+                "one, as `basekamp runs` lists them."
+            )
+        return row
 
     def _climb(self) -> list[Row]:
         """The champions that stand, the baseline first: the gate adds one, a fallback cuts back to its target.
@@ -135,7 +171,7 @@ def read_shelf(store: Store, experiment: str) -> Shelf:
 
 def find_row(store: Store, name: str) -> Row:
     """The record of a store with this name, id or key; raises InputError when there is none."""
-    return _find([row for shelf in read_shelves(store) for row in shelf.rows], name, store.url)
+    return _find([row for shelf in read_shelves(store) for row in shelf.every], name, store.url)
 
 
 def read_record(store: Store, row: Row) -> Record:
@@ -190,6 +226,7 @@ def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
         "verdict",
         "champion",
         "key",
+        "lineage",
     )
     return [{key: getattr(row, key) for key in keys} for row in rows]
 
@@ -205,6 +242,7 @@ def _find(rows: Iterable[Row], name: str, place: str) -> Row:
 def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
     rows: list[Row] = []
     promotions: list[Promotion] = []
+    rebases: list[Rebase] = []
     openings: list[str] = []
     strangers: list[str] = []
     for path in paths:
@@ -214,6 +252,8 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
                     openings.append(str(parse_name(path.name).fields["of"]))
                 case ("promotions",):
                     promotions.append(_promotion(path.name))
+                case ("rebases",):
+                    rebases.append(_rebase(path.name))
                 case ("baseline",):
                     rows.append(_row(path, attempt=BASELINE))
                 case ("attempts", attempt):
@@ -224,12 +264,29 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
                     strangers.append(str(path))
         except (InputError, KeyError, ValueError):
             strangers.append(str(path))
-    rows.sort(key=lambda row: row.id)
+    rows = _in_lineages(sorted(rows, key=lambda row: row.id), sorted(rebases, key=lambda rebase: rebase.id))
     promotions.sort(key=lambda promotion: promotion.id)
     shelf = Shelf(experiment, tuple(rows), tuple(promotions), tuple(openings), tuple(strangers))
+    shelf = shelf.at(max((row.lineage for row in rows), default=1))
     champion = shelf.champion
-    marked = tuple(replace(row, champion=champion is not None and row.id == champion.id) for row in rows)
+    marked = tuple(replace(row, champion=champion is not None and row.id == champion.id) for row in shelf.rows)
     return replace(shelf, rows=marked)
+
+
+def _in_lineages(rows: list[Row], rebases: list[Rebase]) -> list[Row]:
+    """Number each row's lineage: a rebase begins one with the baseline it names and what is recorded from then on.
+
+    A rebase whose baseline is gone counts for nothing.
+    """
+    ids = {row.id for row in rows}
+    begun = [rebase for rebase in rebases if rebase.of in ids]
+    lineages = [[i for i, rebase in enumerate(begun, 2) if _is_after(row.id, rebase)] for row in rows]
+    return [replace(row, lineage=max(found, default=1)) for row, found in zip(rows, lineages, strict=True)]
+
+
+def _is_after(row_id: str, rebase: Rebase) -> bool:
+    """Ids tell the second, and what follows a rebase may be recorded within its own."""
+    return row_id == rebase.of or row_id[:SECOND] >= rebase.id[:SECOND]
 
 
 def _row(path: PurePosixPath, *, attempt: str) -> Row:
@@ -265,6 +322,12 @@ def _promotion(file_name: str) -> Promotion:
     name = parse_name(file_name)
     id_time(str(name.id))  # refuses what has no place in the order
     return Promotion(id=str(name.id), of=str(name.fields["of"]), by=str(name.fields["by"]))
+
+
+def _rebase(file_name: str) -> Rebase:
+    name = parse_name(file_name)
+    id_time(str(name.id))  # refuses what has no place in the order
+    return Rebase(id=str(name.id), of=str(name.fields["of"]))
 
 
 def _recipe(params: dict[str, Value]) -> tuple[tuple[str, Value], ...]:

@@ -1,15 +1,19 @@
 """The hypothesis against the evidence: difference, interval and verdict.
 
 Two things make a measured difference uncertain: the seeds, and the examples it was measured on. Their variances
-are estimated apart and added. Seeds: the sample variance over replicates. Examples: the delete-a-group jackknife
-over the examples that baseline and attempt share, so any metric will do, and what the two get wrong alike
-cancels out. What seeds and examples do together is in both, which errs on the wide side. Degrees of freedom
-after Welch and Satterthwaite.
+are estimated apart. Seeds: the sample variance over replicates, with degrees of freedom after Welch and Satterthwaite.
+Examples: the delete-a-group jackknife over the examples that baseline and attempt share, so any metric will do, and
+what the two get wrong alike cancels out. What seeds and examples do together is in both, which errs on the wide side.
 
-Sources: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3 (grouped jackknife); Satterthwaite, 1946.
+The two are not given degrees of freedom together. A few seeds that come out alike by luck would then not only hide
+their noise but also lend the interval the many degrees of freedom of the examples: with 2 seeds up to a quarter of
+experiments without any gain claimed one. Instead the half-width is the root of the sum of the squares of what each
+would have alone, which holds at any ratio of the two (Banerjee). benchmarks/bench_verdict.py measures both.
+
+Sources: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3 (grouped jackknife); Satterthwaite, Biometrics
+Bulletin 2, 1946; Banerjee, Sankhya 22, 1960 (intervals for linear functions of means of k populations).
 """
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -59,19 +63,15 @@ class Difference(BaseModel):
 
     def half_width(self, level: float, *, seeds_attempt: int | None = None) -> float:
         """Half the interval's width, with other numbers of attempt seeds if asked."""
-        from scipy.special import stdtrit
+        return float(self.half_widths(level, np.array([seeds_attempt or self.n_seeds[0]]))[0])
 
-        seeds = seeds_attempt or self.n_seeds[0]
-        parts = [
-            (self.variance_examples, self.groups - 1),
-            (self.variance_seeds_attempt * self.n_seeds[0] / seeds, seeds - 1),
-            (self.variance_seeds_baseline, self.n_seeds[1] - 1),
-        ]
-        variance = sum(part for part, _ in parts)
-        if variance == 0.0:
-            return 0.0
-        freedom = 1 / sum((part / variance) ** 2 / max(degrees, 1) for part, degrees in parts)
-        return float(stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance)
+    def half_widths(self, level: float, seeds: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Half the interval's width for each of several numbers of attempt seeds."""
+        of_attempt = self.variance_seeds_attempt * self.n_seeds[0] / seeds
+        of_seeds = [(of_attempt, seeds - 1), (self.variance_seeds_baseline, self.n_seeds[1] - 1)]
+        parts = (of_seeds, [(self.variance_examples, self.groups - 1)])
+        widths: NDArray[np.float64] = np.sqrt(sum(_half_width(part, level) ** 2 for part in parts))
+        return widths
 
 
 class Comparison(BaseModel):
@@ -98,6 +98,22 @@ class Comparison(BaseModel):
     sentence: str
 
 
+def _half_width(variances: list[tuple[Any, Any]], level: float) -> Any:
+    """Half the width of a t-interval from variances that add up, each with its degrees of freedom."""
+    from scipy.special import stdtrit
+
+    variance = np.asarray(sum(part for part, _ in variances))
+    shares = [(part / np.where(variance > 0, variance, 1.0), degrees) for part, degrees in variances]
+    per_freedom = sum(share**2 / np.maximum(degrees, 1) for share, degrees in shares)
+    return stdtrit(1 / np.where(variance > 0, per_freedom, 1.0), 0.5 + level / 2) * np.sqrt(variance)
+
+
+def level_of_look(judged_before: int) -> float:
+    """The confidence level of a look at the evidence after others: errors of 0.05 / (j (j + 1)) add up to 0.05."""
+    j = judged_before + 1
+    return 1 - ALPHA / (j * (j + 1))
+
+
 def judge(difference: Difference, *, expect: float, judged_before: int) -> tuple[Verdict, float]:
     """Give the verdict and the confidence level it was reached at.
 
@@ -105,8 +121,7 @@ def judge(difference: Difference, *, expect: float, judged_before: int) -> tuple
     of `expect`. Else inconclusive. The j-th attempt of an experiment is judged at an error of
     0.05 / (j (j + 1)), which adds up to 0.05 however many follow.
     """
-    j = judged_before + 1
-    level = 1 - ALPHA / (j * (j + 1))
+    level = level_of_look(judged_before)
     half = difference.half_width(level)
     if difference.gain - half > 0 and difference.gain >= expect:
         return "supported", level
@@ -116,10 +131,9 @@ def judge(difference: Difference, *, expect: float, judged_before: int) -> tuple
 def seeds_needed(difference: Difference, *, expect: float, level: float) -> int | None:
     """The fewest replicates of the attempt that would decide, were all estimates exact; None when none would."""
     margin = difference.gain if difference.gain >= expect else expect - difference.gain
-    for seeds in range(difference.n_seeds[0] + 1, MOST_SEEDS + 1):
-        if difference.half_width(level, seeds_attempt=seeds) < margin:
-            return seeds
-    return None
+    seeds = np.arange(difference.n_seeds[0] + 1, MOST_SEEDS + 1)
+    enough = seeds[difference.half_widths(level, seeds) < margin]
+    return int(enough[0]) if len(enough) else None
 
 
 def measure_difference(metric: str, attempt: Predictions, baseline: Predictions) -> Difference:

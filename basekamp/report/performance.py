@@ -17,7 +17,7 @@ def performance_rows(performance: Performance | None) -> list[tuple[str, str]]:
         "device": performance.device,
         "samples per second": _number(performance.samples_per_second),
         "time": _time(performance.seconds),
-        f"memory peak{one}": _bytes(performance.memory_peak_bytes),
+        f"memory peak{one}": size(performance.memory_peak_bytes),
         f"GPU utilisation{one}": _percent(performance.gpu_utilisation),
         f"energy{one}": _si(performance.energy_joules, "J"),
         "FLOP/s": _flops(performance),
@@ -67,8 +67,9 @@ def _si(value: float | None, unit: str) -> str:
     return f"{change(value / size)} {prefix}{unit}"
 
 
-def _bytes(value: int | None) -> str:
+def size(value: int | None) -> str:
+    """A number of bytes, to three digits; nothing for None."""
     if value is None:
         return ""
-    size, unit = next(pair for pair in BINARY_PREFIXES if value >= pair[0] or pair[0] == 1)
-    return f"{change(value / size)} {unit}"
+    step, unit = next(pair for pair in BINARY_PREFIXES if value >= pair[0] or pair[0] == 1)
+    return f"{change(value / step if step > 1 else value)} {unit}"

@@ -60,15 +60,16 @@ def leaderboard(rows: Sequence[Row], *, width: int) -> Group:
 
 def _table(rows: Sequence[Row], params: list[str]) -> Table:
     several = len({row.experiment for row in rows}) > 1
+    lineages = len({row.lineage for row in rows}) > 1
     metrics = list(dict.fromkeys(row.metric for row in rows))
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in (["experiment"] if several else []) + ["attempt", *params]:
+    for heading in (["experiment"] if several else []) + (["lineage"] if lineages else []) + ["attempt", *params]:
         table.add_column(heading, no_wrap=True)
     for heading in (metrics[0] if len(metrics) == 1 else "metric", "± seeds", "n", "difference", "95 % interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
-        first = [row.experiment] if several else []
+        first = ([row.experiment] if several else []) + ([str(row.lineage)] if lineages else [])
         cells = (_cell(row, key) for key in params)
         table.add_row(*first, _attempt(row), *cells, *_results(row, named=len(metrics) > 1))
     return table
@@ -90,7 +91,7 @@ def rows_as_csv(rows: Sequence[Row]) -> str:
     metrics = list(dict.fromkeys(key for row in rows for key in row.metrics))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    results = ["n", "spread", "difference", "low", "high", "verdict", "champion", "key"]
+    results = ["n", "spread", "difference", "low", "high", "verdict", "champion", "key", "lineage"]
     writer.writerow(["name", "experiment", "role", "attempt", *params, *metrics, *results])
     for row in rows:
         low, high = row.interval or ("", "")
@@ -99,7 +100,7 @@ def rows_as_csv(rows: Sequence[Row]) -> str:
             [row.name, row.experiment, row.role, row.attempt]
             + [row.params.get(key, "") for key in params]
             + [row.metrics.get(key, "") for key in metrics]
-            + [*numbers, row.verdict or "", row.champion, row.key]
+            + [*numbers, row.verdict or "", row.champion, row.key, row.lineage]
         )
     return out.getvalue()
 

@@ -1,20 +1,18 @@
 """Train an attempt: k replicates of one set of hyperparameters, to one model file."""
 
 import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from basekamp import __version__
 from basekamp.data.dataset import Dataset, Schema, load_dataset
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import count_flops
-from basekamp.models.source import code_version
+from basekamp.models.source import code_version, software_versions
 from basekamp.storage import Store, open_store
 from basekamp.training.boosting import fit_boosting
 from basekamp.training.cards import card_names, precision_of
@@ -121,7 +119,7 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
             metric=job.metric,
             n_parameters=came_to.n_parameters,
             device=came_to.device,
-            versions={"basekamp": __version__, "python": platform.python_version(), "torch": torch.__version__},
+            versions=software_versions(job.hyperparameters.model),
             replicates=[course.replicate(seed) for seed, course in enumerate(came_to.courses, job.first_seed)],
             performance=came_to.performance,
         )
