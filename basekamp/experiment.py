@@ -44,6 +44,7 @@ __all__ = [
 _MAX_PROBLEMS = 10
 _BELOW_ONE = ("accuracy", "balanced_accuracy", "f1", "auc")
 Column = Annotated[str, Field(min_length=1)]
+Tracker = Literal["mlflow", "wandb"]
 
 
 class Split(Section):
@@ -129,6 +130,12 @@ class Experiment(Section):
         default={}, description="a mapping from each attempt's name to its hypothesis, expect and settings"
     )
     sweep: Sweep | None = Field(default=None, description="a mapping with over, trials and method")
+    tracking: tuple[Tracker, ...] = Field(default=(), description="mlflow, wandb, or a list of both")
+
+    @field_validator("tracking", mode="before")
+    @classmethod
+    def _one_tracker_is_a_list(cls, tracking: Any) -> Any:
+        return (tracking,) if isinstance(tracking, str) else tracking
 
     @field_validator("metric")
     @classmethod

@@ -16,6 +16,7 @@ from basekamp.experiment import Experiment
 from basekamp.records.record import BASELINE, differing
 from basekamp.records.shelf import Row, Shelf, read_record, read_shelf
 from basekamp.storage import Store, open_store
+from basekamp.tracking.settings import check_usable, chosen_trackers
 
 
 class Display(Protocol):
@@ -35,8 +36,8 @@ def run_experiment(
 
     With `profile` each of them has a trace of a few steps beside it.
 
-    Raises InputError when the pinned baseline has other settings than the file, or the source cannot be read;
-    StoreError when the store cannot be used. Nothing has run by then.
+    Raises InputError when the pinned baseline has other settings than the file, the source cannot be read,
+    or a tracker's package is missing; StoreError when the store cannot be used. Nothing has run by then.
     """
     opened, fingerprint, pinned = _base_camp(experiment, store, display)
     made = []
@@ -68,6 +69,7 @@ def run_sweep(experiment: Experiment, *, store: str, gpus: str, display: Display
 
 def _base_camp(experiment: Experiment, store: str, display: Display) -> tuple[Store, str, Row | None]:
     """The store, the source's fingerprint, and the baseline if there is one, which must be the file's."""
+    check_usable(chosen_trackers(experiment.tracking))
     opened = open_store(store)
     opened.check()
     fingerprint = source_fingerprint(experiment.data.source)

@@ -6,12 +6,14 @@
 <experiment>/openings/<name>.json       each opening of the test split
 <experiment>/sweeps/<sweep>/            the trials of a sweep, see basekamp.sweeps.shelf
 <experiment>/promotions/<name>.json     each change of the champion, by the gate or by `fallback`
+<experiment>/imported/<batch>/          results from elsewhere, see basekamp.imports.shelf
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -20,12 +22,19 @@ from basekamp.naming import Value, id_time, parse_name
 from basekamp.records.record import BASELINE, Record, Role
 from basekamp.storage import Store
 
+IMPORTED: Literal["imported"] = "imported"
+COMPLETE, FROM = "complete.json", "from"
+"""The folder of old results, what makes a batch of them count, and the field between their settings and metrics."""
+
 MODEL, PREDICTIONS, REPORT, RECORD, TRACE = ".pth", ".npz", ".html", ".json", ".gz"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record as its key tells it: numbers as rounded in the name, `cut` hyperparameters left to the JSON."""
+    """One record as its key tells it: numbers as rounded in the name, `cut` hyperparameters left to the JSON.
+
+    Of an imported result `n` is 1, the spread NaN, for nobody knows it, and the name that of its JSON.
+    """
 
     name: str
     key: str
@@ -68,6 +77,7 @@ class Shelf:
     """One experiment's part of a store as one listing shows it. Rows are in the order of their ids: oldest first.
 
     openings: the ids of the records that the test split was opened for. strangers: keys that are no names of ours.
+    imported: results from elsewhere, apart from the rows, so that none is ever judged, compared with or champion.
     """
 
     experiment: str
@@ -75,6 +85,7 @@ class Shelf:
     promotions: tuple[Promotion, ...]
     openings: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
+    imported: tuple[Row, ...] = ()
 
     @property
     def baseline(self) -> Row | None:
@@ -98,8 +109,13 @@ class Shelf:
         return recipes.index(recipe) if recipe in recipes else len(recipes)
 
     def find(self, name: str) -> Row:
-        """The record with this name, id or key; raises InputError when there is none."""
-        return _find(self.rows, name, self.experiment)
+        """The record with this name, id or key; raises InputError when there is none, or it is an imported result."""
+        row = _find([*self.rows, *self.imported], name, self.experiment)
+        if row.role == IMPORTED:
+            raise InputError(
+                f"{row.attempt} is imported, and only a record can be champion: `basekamp runs` lists them."
+            )
+        return row
 
     def _climb(self) -> list[Row]:
         """The champions that stand, the baseline first: the gate adds one, a fallback cuts back to its target.
@@ -134,8 +150,8 @@ def read_shelf(store: Store, experiment: str) -> Shelf:
 
 
 def find_row(store: Store, name: str) -> Row:
-    """The record of a store with this name, id or key; raises InputError when there is none."""
-    return _find([row for shelf in read_shelves(store) for row in shelf.rows], name, store.url)
+    """The record or imported result with this name, id or key; raises InputError when there is none."""
+    return _find([row for shelf in read_shelves(store) for row in (*shelf.rows, *shelf.imported)], name, store.url)
 
 
 def read_record(store: Store, row: Row) -> Record:
@@ -191,7 +207,8 @@ def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
         "champion",
         "key",
     )
-    return [{key: getattr(row, key) for key in keys} for row in rows]
+    told = [{key: getattr(row, key) for key in keys} for row in rows]
+    return [row | {"spread": None} if row["role"] == IMPORTED else row for row in told]
 
 
 def _find(rows: Iterable[Row], name: str, place: str) -> Row:
@@ -207,6 +224,8 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
     promotions: list[Promotion] = []
     openings: list[str] = []
     strangers: list[str] = []
+    imported: dict[str, list[Row]] = {}
+    complete: set[str] = set()
     for path in paths:
         try:
             match path.parts[1:-1]:
@@ -220,13 +239,18 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
                     rows.append(_row(path, attempt=attempt))
                 case ("sweeps", _, "rounds" | "trials"):
                     pass  # read by basekamp.sweeps.shelf
+                case ("imported", batch) if path.name == COMPLETE:
+                    complete.add(batch)
+                case ("imported", batch):
+                    imported.setdefault(batch, []).append(_imported_row(path))
                 case _:
                     strangers.append(str(path))
         except (InputError, KeyError, ValueError):
             strangers.append(str(path))
     rows.sort(key=lambda row: row.id)
     promotions.sort(key=lambda promotion: promotion.id)
-    shelf = Shelf(experiment, tuple(rows), tuple(promotions), tuple(openings), tuple(strangers))
+    old = {row.id: row for batch in sorted(complete) for row in imported.get(batch, [])}  # two imports may have raced
+    shelf = Shelf(experiment, tuple(rows), tuple(promotions), tuple(openings), tuple(strangers), tuple(old.values()))
     champion = shelf.champion
     marked = tuple(replace(row, champion=champion is not None and row.id == champion.id) for row in rows)
     return replace(shelf, rows=marked)
@@ -257,6 +281,33 @@ def _row(path: PurePosixPath, *, attempt: str) -> Row:
         difference=float(fields["difference"]) if "difference" in fields else None,
         interval=(float(fields["low"]), float(fields["high"])) if "low" in fields else None,
         verdict=str(fields["verdict"]) if "verdict" in fields else None,
+        cut=name.cut,
+    )
+
+
+def _imported_row(path: PurePosixPath) -> Row:
+    """Read a key: fields up to `from` are settings, those after it metrics, the last the deciding one."""
+    name = parse_name(path.name)
+    keys = list(name.fields)
+    at = keys.index(FROM)
+    if name.id is None or keys[-1] == FROM:
+        raise InputError(f"{path} is no imported result's name: it needs from, a metric and an id.")
+    metrics = {key: float(name.fields[key]) for key in keys[at + 1 :]}
+    return Row(
+        name=path.name,
+        key=str(path),
+        experiment=path.parts[0],
+        role=IMPORTED,
+        attempt=str(name.fields[FROM]),
+        id=name.id,
+        params={"model": name.model, **{key: name.fields[key] for key in keys[:at]}},
+        metric=list(metrics)[-1],
+        metrics=metrics,
+        n=1,
+        spread=math.nan,
+        difference=None,
+        interval=None,
+        verdict=None,
         cut=name.cut,
     )
 
