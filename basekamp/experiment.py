@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -134,8 +134,13 @@ class Experiment(Section):
 
     @field_validator("tracking", mode="before")
     @classmethod
-    def _one_tracker_is_a_list(cls, tracking: Any) -> Any:
-        return (tracking,) if isinstance(tracking, str) else tracking
+    def _trackers_are_known(cls, tracking: Any) -> Any:
+        names = [tracking] if isinstance(tracking, str) else tracking
+        for name in names if isinstance(names, list) else ():
+            if name not in get_args(Tracker):
+                near = did_you_mean(name, get_args(Tracker)).strip()
+                raise said(not_allowed(name, "mlflow, wandb, or a list of both" + (f" ({near})" if near else "")))
+        return names
 
     @field_validator("metric")
     @classmethod

@@ -1,8 +1,8 @@
 """Schedule an experiment through Kubeflow Pipelines, and fail when the verdict gate fails. For Airflow 3.
 
 Copy this file into Airflow's DAG folder. `basekamp` may live in an environment of its own: let the variable BASEKAMP of
-the workers name the command. How it reaches Kubeflow and the store is said by its usual variables, such as KFP_ENDPOINT,
-KFP_TOKEN, BASEKAMP_S3_ENDPOINT and AWS_ACCESS_KEY_ID; secrets belong into Airflow's connections or the workers' Secret.
+the workers name the command. How it reaches Kubeflow and the store is said by its usual variables (KFP_ENDPOINT,
+KFP_TOKEN, BASEKAMP_S3_ENDPOINT, AWS_ACCESS_KEY_ID, …), which the workers get from their own Secret.
 """
 
 import json

@@ -21,7 +21,8 @@ from airflow.models.dagbag import DagBag
 sys.path.insert(0, sys.argv[1])
 import airflow_dag
 run = airflow_dag.basekamp_experiment().test(run_conf=json.loads(sys.argv[2]))
-print("STATES", json.dumps({each.task_id: str(each.state) for each in run.get_task_instances()} | {"dag": str(run.state)}))
+states = {each.task_id: str(each.state) for each in run.get_task_instances()}
+print("STATES", json.dumps(states | {"dag": str(run.state)}))
 """
 
 pytestmark = [

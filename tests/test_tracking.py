@@ -178,6 +178,15 @@ def test_spool_that_cannot_be_written_is_told_and_stops_nothing(tmp_path, capsys
     assert capsys.readouterr().out.count("Trackers are told no more") == 1
 
 
+def test_what_was_sent_of_an_earlier_spool_counts_for_nothing(tmp_path):
+    spool = spool_of("run", "train", tmp_path)
+    spool.append(begin_event(TRACKING, "run", {}, {}) | {"time": 1})
+    assert Sender(lambda: Fake([]), "mlflow", "run", tmp_path).try_once(closing=True) and not spool.left("mlflow")
+    spool.path.unlink()
+    spool.append(begin_event(TRACKING, "run", {}, {}) | {"time": 2})
+    assert spool.left("mlflow") == 1
+
+
 # -- sending
 
 
@@ -208,7 +217,7 @@ def test_sender_tells_training_before_judgement_and_each_line_once(tmp_path):
         assert Sender(lambda: Fake(told), "mlflow", "run", tmp_path).try_once(closing=True)
     kinds = [event if event == "closed" else event["kind"] for event in told]
     assert kinds == ["begin", "points", "end", "begin", "result", "end", "closed"]
-    assert trained.is_settled and judged.sent("mlflow") == Sent(judged.path.stat().st_size, 3)
+    assert trained.is_settled and judged.sent("mlflow") == Sent(judged.path.stat().st_size, 3, of=begin["time"])
 
 
 def test_tracker_that_confirms_at_its_end_has_nothing_before(tmp_path):
@@ -223,7 +232,7 @@ def test_failed_try_is_written_down_and_the_next_one_begins_anew(tmp_path):
     spool = spool_of("run", "train", tmp_path)
     spool.append(begin_event(TRACKING, "run", {}, {}), {"kind": "end"})
     assert not Sender(lambda: Fake([], fails=True), "mlflow", "run", tmp_path).try_once(closing=True)
-    assert spool.sent("mlflow") == Sent(error="ConnectionError: nobody is there")
+    assert (spool.sent("mlflow").bytes, spool.sent("mlflow").error) == (0, "ConnectionError: nobody is there")
     assert Sender(lambda: Fake([]), "mlflow", "run", tmp_path).try_once(closing=True)
     assert spool.sent("mlflow").error == "" and spool.is_settled
 

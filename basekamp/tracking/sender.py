@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from basekamp.tracking.spool import TRAIN, Event, Line, Sent, Spool, spool_folder, spools
+from basekamp.tracking.spool import Event, Line, Sent, Spool, spool_folder, spools
 
 BUSY = 3
 """Exit status where another process is at it."""
@@ -55,11 +56,6 @@ class Sender:
         """The spools that this tracker is to be told."""
         return [spool for spool in spools(self.folder, self.run) if self.name in spool.trackers]
 
-    def is_through(self) -> bool:
-        """Whether the training has ended and nothing of it is left."""
-        training = [spool for spool in self.spools() if spool.part == TRAIN]
-        return all(spool.has_ended and not spool.left(self.name) for spool in training)
-
     def try_once(self, *, closing: bool) -> bool:
         """Send what is new, and where `closing` let the tracker finish; False, and why in `error`, when it failed."""
         try:
@@ -85,22 +81,24 @@ class Sender:
             self.tracker = self.make()
             self.tracker.open(begin)
         self.tracker.send([line.event for line in lines])
-        self.sent[spool.path] = Sent(lines[-1].end, sent.lines + len(lines))
+        self.sent[spool.path] = Sent(lines[-1].end, sent.lines + len(lines), of=sent.of)
         if self.tracker.confirms:
             spool.note_sent(self.name, self.sent[spool.path])
 
     def _close(self) -> None:
-        if self.tracker is not None:
-            tracker, self.tracker = self.tracker, None
-            tracker.close()
-        for path, sent in self.sent.items():
-            Spool(path).note_sent(self.name, sent)
+        if self.tracker is None:
+            return
+        tracker, self.tracker = self.tracker, None
+        tracker.close()
+        if not tracker.confirms:
+            for path, sent in self.sent.items():
+                Spool(path).note_sent(self.name, sent)
 
     def _note_error(self) -> None:
         for spool in self.spools():
             if spool.left(self.name):
                 sent = spool.sent(self.name)
-                spool.note_sent(self.name, Sent(sent.bytes, sent.lines, self.error))
+                spool.note_sent(self.name, replace(sent, error=self.error))
 
 
 def send(sender: Sender) -> int:

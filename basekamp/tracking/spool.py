@@ -32,11 +32,12 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Sent:
-    """How much of a spool a tracker has, and why not all of it."""
+    """How much of a spool a tracker has, and why not all of it; `of` is the time at which that spool began."""
 
     bytes: int = 0
     lines: int = 0
     error: str = ""
+    of: int = 0
 
 
 class Spool:
@@ -88,11 +89,14 @@ class Spool:
         return tuple(begin["trackers"]) if begin else ()
 
     def sent(self, tracker: str) -> Sent:
-        """How much of it a tracker has."""
+        """How much of it a tracker has; what was noted of an earlier spool of this name counts for nothing."""
+        begin = self.begin()
+        nothing = Sent(of=begin["time"] if begin else 0)
         try:
-            return Sent(**json.loads(self._sent_path(tracker).read_bytes()))
+            sent = Sent(**json.loads(self._sent_path(tracker).read_bytes()))
         except (OSError, ValueError, TypeError):
-            return Sent()
+            return nothing
+        return sent if sent.of == nothing.of else nothing
 
     def note_sent(self, tracker: str, sent: Sent) -> None:
         """Write down how much of it a tracker has."""

@@ -1,6 +1,6 @@
 """What a training tells trackers: it appends to a spool now and then, and a process of the lowest priority sends.
 
-The training's own process opens no connection and waits for none: at its end for 1 % of the time that it took, so that
+The training's own process opens no connection and waits for none, but for half a per cent of its time at its end, so that
 a tracker which is down, slow or hostile cannot stop it. What was not sent by then stays in the spool, and where that is
 lost with the machine it is put into the store as well.
 """
@@ -25,7 +25,7 @@ RUN_FILE = "tracking.json"
 """Beside a tracked model: the run that its training is at the trackers."""
 
 SECONDS_BETWEEN_WRITES = 0.5
-SHARE_OF_WAITING = 0.01
+SHARE_OF_WAITING = 0.005
 MOST_SECONDS_OF_WAITING = 5.0
 
 Groups = Sequence[Sequence[tuple[int, Mapping[str, Sequence[float]]]]]
