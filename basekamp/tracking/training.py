@@ -1,8 +1,8 @@
 """What a training tells trackers: it appends to a spool now and then, and a process of the lowest priority sends.
 
-The training's own process opens no connection and waits for none, but for half a per cent of its time at its end, so that
-a tracker which is down, slow or hostile cannot stop it. What was not sent by then stays in the spool, and where that is
-lost with the machine it is put into the store as well.
+The training's own process opens no connection and waits for none, but for half a per cent of its time at its end, so
+that a tracker which is down, slow or hostile cannot stop it. What was not sent by then stays in the spool, and where
+that is lost with the machine it is put into the store as well.
 """
 
 import hashlib
