@@ -77,7 +77,9 @@ def read_result(found: Found, reading: Reading) -> Result:
         values[name] = kept
     metrics = {key: _number(key, values.pop(key), reading) for key in [key for key in values if key in METRICS]}
     if reading.metric not in metrics:
-        raise InputError(f"{reading.metric} is missing: name it by --map theirs={reading.metric}")
+        is_there = reading.metric in {reading.renamed.get(key, key) for key in found.values}
+        said = "empty: give its value" if is_there else f"missing: name it by --map theirs={reading.metric}"
+        raise InputError(f"{reading.metric} is {said}")
     attempt = str(values.pop("attempt", "")) or found.attempt
     params = {"model": str(values.pop("model", "")) or UNKNOWN_MODEL, **values}
     return Result(found, attempt or str(params["model"]), params, metrics)
