@@ -274,7 +274,7 @@ def test_wandb_offline_runs_are_read_and_a_damaged_one_is_named(tmp_path, store,
     assert (best.attempt, best.value, best.params["lr"]) == ("lr 0.2", 0.7, 0.2) and other.value == 0.6
     damaged.write_bytes(b"nonsense")
     outcome = bring(store, read_source("wandb", str(tmp_path / "wandb"))[0])
-    assert outcome.num_known == 1 and "is damaged" in outcome.left_out[0]
+    assert outcome.num_known == 1 and "its .wandb file is damaged" in outcome.left_out[0]
 
 
 @pytest.mark.slow
@@ -297,12 +297,15 @@ def test_mlflow_runs_are_read_page_by_page(tmp_path, store, monkeypatch):
             client.log_param(run, "lr", 0.1 * number)
             if number < 4:
                 client.log_metric(run, "val_acc", 0.5, step=0)
+                client.log_metric(run, "gradient", 7.0)
                 client.log_metric(run, "val_acc", 0.5 + number / 10, step=1)
         reading = Reading("accuracy", {"val_acc": "accuracy"})
         outcome = bring(store, read_source("mlflow", server.url, "theirs")[0], reading=reading)
         assert outcome.left_out == ("run run-4: accuracy is missing: name it by --map theirs=accuracy.",)
         best = best_first(read_shelf(store, "old").imported)[0]
         assert (best.attempt, best.value) == ("run-3", 0.8) and best.params["lr"] == pytest.approx(0.3)
+        assert set(best.params) == {"model", "lr"}
+        assert Imported.model_validate_json(store.get(best.key)).told["gradient"] == "7.0"
         assert bring(store, read_source("mlflow", server.url, "theirs")[0], reading=reading).num_known == 4
         with pytest.raises(InputError, match="has no experiment 'ours'"):
             bring(store, read_source("mlflow", server.url, "ours")[0])

@@ -462,7 +462,7 @@ def test_wandb_offline_has_params_epochs_and_verdict_in_one_run(tmp_path):
     found = {one.attempt: one for one in read_wandb(tmp_path / ".basekamp")}
     record = json.loads(basekamp("runs", "small.yaml", "--json", cwd=tmp_path).stdout)[1]
     assert set(found) == {"baseline", "faster"}
-    values = found["faster"].values
+    values = {**found["faster"].values, **found["faster"].results}
     assert (values["lr"], values["seeds"], values["verdict"]) == (0.01, 3, record["verdict"])
     assert values["accuracy"] == pytest.approx(record["metrics"]["accuracy"], rel=1e-4)
     assert values["epoch"] == 4 and "validation_accuracy/seed-2" in values

@@ -1,7 +1,7 @@
 """An old result as its source tells it, and how it is read from named values: metrics, settings, and what else."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -26,7 +26,10 @@ class UnreadableError(InputError):
 
 @dataclass(frozen=True)
 class Found:
-    """One result as it lies in its source: `place` names it to the user, `original` to the source."""
+    """One result as it lies in its source: `place` names it to the user, `original` to the source.
+
+    results: what the source itself calls results; what of it is no metric of ours is told, and is no setting.
+    """
 
     place: str
     original: str
@@ -34,6 +37,7 @@ class Found:
     attempt: str = ""
     created: datetime | None = None
     told: Mapping[str, str] = field(default_factory=dict)
+    results: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,14 @@ class Result:
     attempt: str
     params: dict[str, Value]
     metrics: dict[str, float]
+    told: dict[str, str]
 
 
 def read_result(found: Found, reading: Reading) -> Result:
     """Sort the values of one result; raises InputError, without its place, for one that cannot be listed."""
-    values: dict[str, Value] = {}
-    for key, value in found.values.items():
-        name = reading.renamed.get(key, key)
-        kept = typed(value)
-        if kept is None:
-            continue
-        if name in values:
-            raise InputError(f"{name} is given twice, as {key} as well: map only one of them")
-        values[name] = kept
+    others = {key: value for key, value in found.results.items() if reading.renamed.get(key, key) not in METRICS}
+    results = {key: value for key, value in found.results.items() if key not in others}
+    values = _renamed([*found.values.items(), *results.items()], reading)
     metrics = {key: _number(key, values.pop(key), reading) for key in [key for key in values if key in METRICS]}
     if reading.metric not in metrics:
         is_there = reading.metric in {reading.renamed.get(key, key) for key in found.values}
@@ -82,7 +81,21 @@ def read_result(found: Found, reading: Reading) -> Result:
         raise InputError(f"{reading.metric} is {said}")
     attempt = str(values.pop("attempt", "")) or found.attempt
     params = {"model": str(values.pop("model", "")) or UNKNOWN_MODEL, **values}
-    return Result(found, attempt or str(params["model"]), params, metrics)
+    told = {**found.told, **{key: str(value) for key, value in others.items()}}
+    return Result(found, attempt or str(params["model"]), params, metrics, told)
+
+
+def _renamed(items: Iterable[tuple[str, object]], reading: Reading) -> dict[str, Value]:
+    """The values under our names, with their types, without the empty ones."""
+    values: dict[str, Value] = {}
+    for key, value in items:
+        name, kept = reading.renamed.get(key, key), typed(value)
+        if kept is None:
+            continue
+        if name in values:
+            raise InputError(f"{name} is given twice, as {key} as well: map only one of them")
+        values[name] = kept
+    return values
 
 
 def typed(value: object) -> Value | None:

@@ -114,7 +114,7 @@ def _one(result: Result, experiment: str, source: str, metric: str, content: str
         metric=metric,
         params=result.params,
         metrics=result.metrics,
-        told=dict(result.found.told) | {"place": result.found.place},
+        told=result.told | {"place": result.found.place},
     )
 
 

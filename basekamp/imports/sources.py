@@ -128,8 +128,8 @@ def read_wandb(folder: Path) -> Iterator[Found | UnreadableError]:
 def _of_mlflow(run: Any) -> Found:
     created = datetime.fromtimestamp(run.info.start_time / 1000, UTC) if run.info.start_time else None
     told = {"status": run.info.status, "user": run.info.user_id or ""}
-    values = {**run.data.params, **run.data.metrics}
-    return Found(f"run {run.info.run_name}", run.info.run_id, values, run.info.run_name or "", created, told)
+    named = (f"run {run.info.run_name}", run.info.run_id)
+    return Found(*named, run.data.params, run.info.run_name or "", created, told, run.data.metrics)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
