@@ -1,5 +1,6 @@
 """What is tried against a baseline: attempts, each with its hypothesis."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -15,13 +16,20 @@ LONGEST_HYPOTHESIS = 2000
 
 _TASK_OF_MODEL: Mapping[str, Task] = MappingProxyType({"majority": "classification", "mean": "regression"})
 
+_NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
 Name = Annotated[
     str,
     Field(
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        pattern=_NAME,
         description="a name of 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit",
     ),
 ]
+
+
+def is_name(text: str) -> bool:
+    """Tell whether `text` can name an experiment or an attempt."""
+    return re.fullmatch(_NAME, text) is not None
 
 
 class Section(BaseModel):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -44,6 +44,7 @@ __all__ = [
 _MAX_PROBLEMS = 10
 _BELOW_ONE = ("accuracy", "balanced_accuracy", "f1", "auc")
 Column = Annotated[str, Field(min_length=1)]
+Tracker = Literal["mlflow", "wandb"]
 
 
 class Split(Section):
@@ -129,6 +130,17 @@ class Experiment(Section):
         default={}, description="a mapping from each attempt's name to its hypothesis, expect and settings"
     )
     sweep: Sweep | None = Field(default=None, description="a mapping with over, trials and method")
+    tracking: tuple[Tracker, ...] = Field(default=(), description="mlflow, wandb, or a list of both")
+
+    @field_validator("tracking", mode="before")
+    @classmethod
+    def _trackers_are_known(cls, tracking: Any) -> Any:
+        names = [tracking] if isinstance(tracking, str) else tracking
+        for name in names if isinstance(names, list) else ():
+            if name not in get_args(Tracker):
+                near = did_you_mean(name, get_args(Tracker)).strip()
+                raise said(not_allowed(name, "mlflow, wandb, or a list of both" + (f" ({near})" if near else "")))
+        return names
 
     @field_validator("metric")
     @classmethod

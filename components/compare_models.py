@@ -22,6 +22,7 @@ def compare_models(
     expect: float = 0.0,
     image: str = "",
     gpus: str = "0",
+    tracking: str = "",
 ):
     """Judge an attempt against the baseline, put its record into the store, and write the report.
 
@@ -41,10 +42,12 @@ def compare_models(
         expect: Smallest gain that matters, in the metric's unit.
         image: Reference of the image that ran, for the record.
         gpus: How many GPUs; "0" evaluates on the CPU.
+        tracking: Trackers to tell of the verdict, such as mlflow.
     """
     from pathlib import Path
 
     from basekamp.records.compare import Question, compare_models
+    from basekamp.tracking.judged import tell_trackers
 
     named = {"experiment": experiment, "attempt": attempt, "run": run_id, "image": image}
     question = Question(hypothesis=hypothesis, expect=expect, **named)
@@ -53,3 +56,4 @@ def compare_models(
     written = compare_models(*folders, question, store=store, gpus=gpus, **pages)
     Path(record.path).write_text(written.model_dump_json(indent=1))
     record.metadata.update(name=written.name, key=written.key)
+    tell_trackers(tracking, Path(model_file.path), written, store=store)

@@ -42,6 +42,7 @@ def train_model(
     gpu_type: str = "nvidia.com/gpu",
     store: str = "",
     profile: bool = False,
+    tracking: str = "",
     code_version: str = "",
 ):
     """Train one set of hyperparameters with several seeds; a killed training goes on from its checkpoint.
@@ -83,6 +84,7 @@ def train_model(
         gpu_type: Resource name of the GPUs of a TrainJob.
         store: Where checkpoints go, and where data set and model pass to the nodes of a TrainJob.
         profile: Whether to write trace.json.gz beside the model, a trace of a few steps; it changes no result.
+        tracking: Trackers to tell of each epoch, and under which name, such as mlflow:digits/wider; no result changes.
         code_version: Version of the code; part of the cache key.
     """
     given = dict(locals())
@@ -94,6 +96,6 @@ def train_model(
     settings = Hyperparameters.from_arguments(given)
     folders = (Path(dataset.path), Path(model_file.path))
     place = {"gpus": gpus, "nodes": nodes, "node_gpus": node_gpus, "gpu_type": gpu_type, "store": store}
-    how = {"metric": metric, "seeds": seeds, "first_seed": first_seed, "profile": profile}
+    how = {"metric": metric, "seeds": seeds, "first_seed": first_seed, "profile": profile, "tracking": tracking}
     training = train_on_nodes(*folders, settings, **how, **place)
     model_file.metadata.update(training.metadata())

@@ -1,14 +1,19 @@
-"""What the steps of every pipeline ask of the cluster: cores, memory, GPUs, nodes and the store's credentials."""
+"""What the steps of every pipeline ask of the cluster: cores, memory, GPUs, nodes, the store and the trackers."""
 
 from typing import Any
 
 from kfp import kubernetes
+
+from basekamp.tracking.variables import TRACKING_SECRETS, TRACKING_SETTINGS
 
 MINIO_SECRET = "mlpipeline-minio-artifact"
 MINIO_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
 
 STORE_SETTINGS = "basekamp-store"
 STORE_KEYS = {"endpoint": "BASEKAMP_S3_ENDPOINT", "region": "AWS_REGION"}
+
+TRACKING = "basekamp-tracking"
+"""A ConfigMap with addresses and a Secret with credentials; their keys are the trackers' own variables."""
 
 RETRIES = 2
 
@@ -42,3 +47,18 @@ def reaches_store(*steps: Any) -> None:
         kubernetes.use_config_map_as_env(
             step, config_map_name=STORE_SETTINGS, config_map_key_to_env=STORE_KEYS, optional=True
         )
+
+
+def reaches_trackers(*steps: Any) -> None:
+    """Give steps the addresses and credentials of trackers, where the cluster has any."""
+    for step in steps:
+        kubernetes.use_config_map_as_env(
+            step, config_map_name=TRACKING, config_map_key_to_env=_as_they_are(TRACKING_SETTINGS), optional=True
+        )
+        kubernetes.use_secret_as_env(
+            step, secret_name=TRACKING, secret_key_to_env=_as_they_are(TRACKING_SECRETS), optional=True
+        )
+
+
+def _as_they_are(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: name for name in names}

@@ -12,7 +12,7 @@ from components.plan_sweep import plan_sweep
 from components.prepare_data import prepare_data
 from components.train_model import train_model
 from components.train_trials import train_trials
-from pipelines.placement import ask_for, on_gpus, reaches_store, trains_on
+from pipelines.placement import ask_for, on_gpus, reaches_store, reaches_trackers, trains_on
 
 FRESH_SEED = 1000
 """The first seed of the winner's training: the trials have used none of them."""
@@ -71,6 +71,7 @@ def sweep(
     node_selector: dict[str, str] = {},  # noqa: B006
     tolerations: list[dict[str, str]] = [],  # noqa: B006
     profile: bool = False,
+    tracking: str = "",
     image: str = "",
     data_fingerprint: str = "",
     code_version: str = "",
@@ -106,6 +107,7 @@ def sweep(
         node_selector: Labels of the nodes that trainings may run on, such as {"pool": "a100"}.
         tolerations: Taints that trainings tolerate, as Kubernetes tolerations.
         profile: Whether to write a trace of a few steps of the winner's training beside its model.
+        tracking: Trackers to tell, mlflow or wandb or both with a comma, and after a colon experiment/attempt there.
         image: Reference of the components' image, for the record.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
@@ -155,6 +157,7 @@ def sweep(
         node_gpus=node_gpus,
         gpu_type=gpu_type,
         profile=profile,
+        tracking=tracking,
         store=store,
         code_version=code_version,
     )
@@ -178,6 +181,7 @@ def sweep(
         expect=expect,
         image=image,
         gpus=evaluation_gpus,
+        tracking=tracking,
     )
     # What they find depends on what the store holds by then.
     for step in (*rounds, concluded, compared):
@@ -187,3 +191,4 @@ def sweep(
     on_gpus(evaluated, compared, gpu_type=gpu_type, count=evaluation_gpus)
     trains_on(trained, node_selector=node_selector, tolerations=tolerations)
     reaches_store(prepared, *rounds, concluded, trained, compared)
+    reaches_trackers(trained, compared)

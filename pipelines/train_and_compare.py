@@ -8,7 +8,7 @@ from components.evaluate_model import evaluate_model
 from components.measure_ladder import measure_ladder
 from components.prepare_data import prepare_data
 from components.train_model import train_model
-from pipelines.placement import ask_for, on_gpus, reaches_store, trains_on
+from pipelines.placement import ask_for, on_gpus, reaches_store, reaches_trackers, trains_on
 
 
 @dsl.pipeline(name="train-and-compare")
@@ -61,6 +61,7 @@ def train_and_compare(
     node_selector: dict[str, str] = {},  # noqa: B006
     tolerations: list[dict[str, str]] = [],  # noqa: B006
     profile: bool = False,
+    tracking: str = "",
     image: str = "",
     data_fingerprint: str = "",
     code_version: str = "",
@@ -116,6 +117,7 @@ def train_and_compare(
         node_selector: Labels of the nodes that train-model may run on, such as {"pool": "a100"}.
         tolerations: Taints that train-model tolerates, as Kubernetes tolerations.
         profile: Whether train-model writes a trace of a few steps beside the model.
+        tracking: Trackers to tell, mlflow or wandb or both with a comma, and after a colon experiment/attempt there.
         image: Reference of the components' image, for the record.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
@@ -145,6 +147,7 @@ def train_and_compare(
         gpu_type=gpu_type,
         store=store,
         profile=profile,
+        tracking=tracking,
         code_version=code_version,
     )
     evaluated = evaluate_model(
@@ -167,6 +170,7 @@ def train_and_compare(
         expect=expect,
         image=image,
         gpus=evaluation_gpus,
+        tracking=tracking,
     )
     # A verdict depends on what the store holds by then.
     compared.set_caching_options(False)
@@ -175,3 +179,4 @@ def train_and_compare(
     on_gpus(evaluated, compared, gpu_type=gpu_type, count=evaluation_gpus)
     trains_on(trained, node_selector=node_selector, tolerations=tolerations)
     reaches_store(prepared, trained, compared)
+    reaches_trackers(trained, compared)

@@ -66,8 +66,10 @@ def test_shared_memory_is_mounted_where_torch_trains(documents):
 
 def test_credentials_come_from_the_clusters_secret_only(documents):
     for name in ("exec-prepare-data", "exec-train-model", "exec-compare-models"):
-        (secret,) = documents[1][name]["secretAsEnv"]
+        secret, *of_trackers = documents[1][name]["secretAsEnv"]
         assert secret["secretName"] == "mlpipeline-minio-artifact"
+        trackers = [] if name == "exec-prepare-data" else [("basekamp-tracking", True)]
+        assert [(each["secretName"], each["optional"]) for each in of_trackers] == trackers
     containers = [executor["container"] for executor in documents[0]["deploymentSpec"]["executors"].values()]
     assert all("env" not in container for container in containers)
 

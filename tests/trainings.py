@@ -17,7 +17,7 @@ from basekamp.training.results import Replicate, Training
 from basekamp.training.train import train_model
 
 CPU = torch.device("cpu")
-HOW = ("processes", "store", "checkpoint_seconds", "gpus", "first_seed", "profile")
+HOW = ("processes", "store", "checkpoint_seconds", "gpus", "first_seed", "profile", "tracking")
 
 
 def train(dataset: Path, directory: Path, *, metric: str = "accuracy", seeds: int = 1, **settings: object) -> Training:

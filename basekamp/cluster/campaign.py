@@ -18,6 +18,7 @@ from basekamp.records.rebase import rebase
 from basekamp.records.record import BASELINE
 from basekamp.records.shelf import Row, Shelf, read_record, read_shelf
 from basekamp.storage import Store, open_store
+from basekamp.tracking.settings import check_usable, chosen_trackers
 
 
 class Display(Protocol):
@@ -45,8 +46,9 @@ def run_experiment(
     With `profile` each of them has a trace of a few steps beside it. With `most_seeds` an attempt that is undecided is
     trained again with as many seeds as would decide it, at most that many, until it is decided or no more would help.
 
-    Raises InputError when the pinned baseline has other settings than the file, the source cannot be read, or
-    `most_seeds` is no more than the file's; StoreError when the store cannot be used. Nothing has run by then.
+    Raises InputError when the pinned baseline has other settings than the file, the source cannot be read, a tracker's
+    package is missing, or `most_seeds` is no more than the file's; StoreError when the store cannot be used. Nothing
+    has run by then.
     """
     if most_seeds and most_seeds <= experiment.seeds:
         raise InputError(
@@ -121,6 +123,7 @@ def run_sweep(experiment: Experiment, *, store: str, gpus: str, display: Display
 
 def _base_camp(experiment: Experiment, store: str, display: Display) -> tuple[Store, str, Row | None]:
     """The store, the source's fingerprint, and the baseline if there is one, which must be the file's."""
+    check_usable(chosen_trackers(experiment.tracking))
     opened = open_store(store)
     opened.check()
     fingerprint = source_fingerprint(experiment.data.source)

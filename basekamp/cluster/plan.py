@@ -8,6 +8,7 @@ from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.source import code_version
 from basekamp.records.record import BASELINE
 from basekamp.sweeps.settings import SWEEP
+from basekamp.tracking.settings import Tracking, chosen_trackers
 
 PLACEMENT: dict[str, object] = {
     "gpu_type": "nvidia.com/gpu",
@@ -47,6 +48,7 @@ def pipeline_values(
         "options": json.dumps(settings.options),
         **_common_values(experiment, settings, store=store, data_fingerprint=data_fingerprint, gpus=gpus, image=image),
         "profile": profile,
+        "tracking": _tracking(experiment, attempt),
     }
 
 
@@ -68,8 +70,14 @@ def sweep_values(
         "sweep": sweep.model_dump_json(),
         "settings": settings.model_dump_json(),
         "packs": 1 if gpus == "0" else GPU_PACKS,
+        "tracking": _tracking(experiment, SWEEP),
         **_common_values(experiment, settings, store=store, data_fingerprint=data_fingerprint, gpus=gpus, image=image),
     }
+
+
+def _tracking(experiment: Experiment, attempt: str) -> str:
+    """Who is told of the run, and under which name."""
+    return Tracking(chosen_trackers(experiment.tracking), experiment.experiment, attempt).text()
 
 
 def _common_values(

@@ -55,6 +55,7 @@ def train_on_nodes(
     gpu_type: str = "nvidia.com/gpu",
     store: str = "",
     profile: bool = False,
+    tracking: str = "",
 ) -> Training:
     """Train in this pod on its `gpus` when `nodes` is "1", else on that many nodes with `node_gpus` each.
 
@@ -64,7 +65,7 @@ def train_on_nodes(
         from basekamp.training.train import train_model
 
         how: dict[str, Any] = {"metric": metric, "seeds": seeds, "first_seed": first_seed, "profile": profile}
-        return train_model(dataset, directory, hyperparameters, gpus=gpus, store=store, **how)
+        return train_model(dataset, directory, hyperparameters, gpus=gpus, store=store, tracking=tracking, **how)
     job = Job(
         dataset=dataset,
         directory=directory,
@@ -75,6 +76,7 @@ def train_on_nodes(
         store=store,
         first_seed=first_seed,
         profile=profile,
+        tracking=tracking,
     )
     return run_train_job(job, nodes=nodes, gpu_type=gpu_type, store=store)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from basekamp.errors import StoreError
 from basekamp.storage.s3_access import AWS_KEYS, MINIO_KEYS
+from basekamp.tracking.variables import TRACKING_SECRETS, TRACKING_SETTINGS
 
 Object = dict[str, Any]
 
@@ -94,9 +95,9 @@ def _main(pod: Object) -> Object:
 
 
 def _environment(container: Object) -> list[Object]:
-    """The variables through which the pod reaches its store, as it was given them."""
+    """The variables through which the pod reaches its store and its trackers, as it was given them."""
     given = {each["name"]: each for each in container.get("env") or []}
-    for name in SECRETS:
+    for name in (*SECRETS, *TRACKING_SECRETS):
         if name in given and "valueFrom" not in given[name]:
             raise StoreError(f"this pod holds {name} by value, which is not handed on: give it from a Secret.")
     if not any(set(pair) <= set(given) for pair in (AWS_KEYS, MINIO_KEYS)):
@@ -104,7 +105,8 @@ def _environment(container: Object) -> list[Object]:
             f"the nodes cannot be given credentials for the store: this pod has no {' and '.join(AWS_KEYS)} "
             "from a Secret, each as a variable of its own."
         )
-    return [given[name] for name in (*SETTINGS, *SECRETS) if name in given]
+    handed_on = (*SETTINGS, *SECRETS, *TRACKING_SETTINGS, *TRACKING_SECRETS)
+    return [given[name] for name in handed_on if name in given]
 
 
 def _resources(container: Object, nodes: Nodes) -> Object:

@@ -14,7 +14,9 @@ from basekamp.naming import Name, Value, format_name, parse_name
 from basekamp.records.verdict import Comparison, Verdict
 from basekamp.training.results import Training
 
-Role = Literal["baseline", "attempt"]
+Role = Literal["baseline", "attempt", "imported"]
+"""A record is a baseline or an attempt; what is imported is listed beside records, see basekamp.imports."""
+
 BASELINE = "baseline"
 RECORD_VERSION = 1
 SIGNIFICANT_DIGITS = 5

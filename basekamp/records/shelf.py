@@ -7,15 +7,17 @@
 <experiment>/sweeps/<sweep>/            the trials of a sweep, see basekamp.sweeps.shelf
 <experiment>/promotions/<name>.json     each change of the champion, by the gate or by `fallback`
 <experiment>/rebases/<name>.json        each new beginning: the baseline from then on
+<experiment>/imported/<batch>/          results from elsewhere, see basekamp.imports.shelf
 
 Rebases part an experiment into lineages. Each has its own baseline and champion; looks at the validation split and
 openings of the test split are counted through all of them, for the data is the same.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -26,12 +28,20 @@ from basekamp.storage import Store
 
 SECOND = 7
 """How many characters of an id tell when it was made."""
+
+IMPORTED: Literal["imported"] = "imported"
+COMPLETE, FROM = "complete.json", "from"
+"""The folder of old results, what makes a batch of them count, and the field between their settings and metrics."""
+
 MODEL, PREDICTIONS, REPORT, RECORD, TRACE = ".pth", ".npz", ".html", ".json", ".gz"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record as its key tells it: numbers as rounded in the name, `cut` hyperparameters left to the JSON."""
+    """One record as its key tells it: numbers as rounded in the name, `cut` hyperparameters left to the JSON.
+
+    Of an imported result `n` is 1, the spread NaN, for nobody knows it, and the name that of its JSON.
+    """
 
     name: str
     key: str
@@ -83,7 +93,8 @@ class Shelf:
     """One experiment's part of a store as one listing shows it. Rows are in the order of their ids: oldest first.
 
     rows: those of the present lineage. openings: the ids of the records that the test split was opened for.
-    strangers: keys that are no names of ours. earlier: the rows of the lineages before.
+    strangers: keys that are no names of ours. earlier: the rows of the lineages before. imported: results from
+    elsewhere, apart from the rows, so that none is ever judged, compared with or champion.
     """
 
     experiment: str
@@ -92,6 +103,7 @@ class Shelf:
     openings: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
     earlier: tuple[Row, ...] = ()
+    imported: tuple[Row, ...] = ()
 
     @property
     def every(self) -> tuple[Row, ...]:
@@ -128,8 +140,15 @@ class Shelf:
         return replace(self, rows=rows, earlier=tuple(row for row in self.every if row.lineage != lineage))
 
     def find(self, name: str) -> Row:
-        """The record of the present lineage with this name, id or key; raises InputError when there is none."""
-        row = _find(self.every, name, self.experiment)
+        """The record of the present lineage with this name, id or key.
+
+        Raises InputError when there is none, it is of an earlier lineage, or it is an imported result.
+        """
+        row = _find([*self.every, *self.imported], name, self.experiment)
+        if row.role == IMPORTED:
+            raise InputError(
+                f"{row.attempt} is imported, and only a record can be champion: `basekamp runs` lists them."
+            )
         if row not in self.rows:
             raise InputError(
                 f"{name} was judged against an earlier baseline of {self.experiment}: choose a record of the present "
@@ -170,8 +189,8 @@ def read_shelf(store: Store, experiment: str) -> Shelf:
 
 
 def find_row(store: Store, name: str) -> Row:
-    """The record of a store with this name, id or key; raises InputError when there is none."""
-    return _find([row for shelf in read_shelves(store) for row in shelf.every], name, store.url)
+    """The record or imported result with this name, id or key; raises InputError when there is none."""
+    return _find([row for shelf in read_shelves(store) for row in (*shelf.every, *shelf.imported)], name, store.url)
 
 
 def read_record(store: Store, row: Row) -> Record:
@@ -228,7 +247,8 @@ def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
         "key",
         "lineage",
     )
-    return [{key: getattr(row, key) for key in keys} for row in rows]
+    told = [{key: getattr(row, key) for key in keys} for row in rows]
+    return [row | {"spread": None} if row["role"] == IMPORTED else row for row in told]
 
 
 def _find(rows: Iterable[Row], name: str, place: str) -> Row:
@@ -245,6 +265,8 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
     rebases: list[Rebase] = []
     openings: list[str] = []
     strangers: list[str] = []
+    imported: dict[str, list[Row]] = {}
+    complete: set[str] = set()
     for path in paths:
         try:
             match path.parts[1:-1]:
@@ -260,13 +282,19 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
                     rows.append(_row(path, attempt=attempt))
                 case ("sweeps", _, "rounds" | "trials"):
                     pass  # read by basekamp.sweeps.shelf
+                case ("imported", batch) if path.name == COMPLETE:
+                    complete.add(batch)
+                case ("imported", batch):
+                    imported.setdefault(batch, []).append(_imported_row(path))
                 case _:
                     strangers.append(str(path))
         except (InputError, KeyError, ValueError):
             strangers.append(str(path))
     rows = _in_lineages(sorted(rows, key=lambda row: row.id), sorted(rebases, key=lambda rebase: rebase.id))
     promotions.sort(key=lambda promotion: promotion.id)
+    old = {row.id: row for batch in sorted(complete) for row in imported.get(batch, [])}  # two imports may have raced
     shelf = Shelf(experiment, tuple(rows), tuple(promotions), tuple(openings), tuple(strangers))
+    shelf = replace(shelf, imported=tuple(old.values()))
     shelf = shelf.at(max((row.lineage for row in rows), default=1))
     champion = shelf.champion
     marked = tuple(replace(row, champion=champion is not None and row.id == champion.id) for row in shelf.rows)
@@ -314,6 +342,33 @@ def _row(path: PurePosixPath, *, attempt: str) -> Row:
         difference=float(fields["difference"]) if "difference" in fields else None,
         interval=(float(fields["low"]), float(fields["high"])) if "low" in fields else None,
         verdict=str(fields["verdict"]) if "verdict" in fields else None,
+        cut=name.cut,
+    )
+
+
+def _imported_row(path: PurePosixPath) -> Row:
+    """Read a key: fields up to `from` are settings, those after it metrics, the last the deciding one."""
+    name = parse_name(path.name)
+    keys = list(name.fields)
+    at = keys.index(FROM)
+    if name.id is None or keys[-1] == FROM:
+        raise InputError(f"{path} is no imported result's name: it needs from, a metric and an id.")
+    metrics = {key: float(name.fields[key]) for key in keys[at + 1 :]}
+    return Row(
+        name=path.name,
+        key=str(path),
+        experiment=path.parts[0],
+        role=IMPORTED,
+        attempt=str(name.fields[FROM]),
+        id=name.id,
+        params={"model": name.model, **{key: name.fields[key] for key in keys[:at]}},
+        metric=list(metrics)[-1],
+        metrics=metrics,
+        n=1,
+        spread=math.nan,
+        difference=None,
+        interval=None,
+        verdict=None,
         cut=name.cut,
     )
 

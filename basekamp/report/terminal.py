@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 import threading
 import time
@@ -95,7 +96,13 @@ def rows_as_csv(rows: Sequence[Row]) -> str:
     writer.writerow(["name", "experiment", "role", "attempt", *params, *metrics, *results])
     for row in rows:
         low, high = row.interval or ("", "")
-        numbers = [row.n, row.spread, "" if row.difference is None else row.difference, low, high]
+        numbers = [
+            row.n,
+            "" if math.isnan(row.spread) else row.spread,
+            "" if row.difference is None else row.difference,
+            low,
+            high,
+        ]
         writer.writerow(
             [row.name, row.experiment, row.role, row.attempt]
             + [row.params.get(key, "") for key in params]
@@ -191,7 +198,8 @@ def _attempt(row: Row) -> Text:
 def _results(row: Row, *, named: bool) -> list[Text]:
     verdict = Text(row.verdict or row.role, style=VERDICT_STYLES.get(row.verdict or "", "dim"))
     value = f"{row.metric} {row.value:.4f}" if named else f"{row.value:.4f}"
-    measured = [Text(value), Text(f"{row.spread:.4f}"), Text(str(row.n))]
+    spread = "–" if math.isnan(row.spread) else f"{row.spread:.4f}"
+    measured = [Text(value), Text(spread), Text(str(row.n))]
     if row.difference is None or row.interval is None:
         return [*measured, Text("–"), Text("–"), verdict]
     gain = row.difference if METRICS.get(row.metric, "maximize") == "maximize" else -row.difference

@@ -48,6 +48,7 @@ class Job(BaseModel):
     checkpoint_seconds: float = 30.0
     first_seed: int = 0
     profile: bool = False
+    tracking: str = ""
 
 
 def launch(job: Job, n_processes: int, *, on_this_node_alone: bool = True) -> None:

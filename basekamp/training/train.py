@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import count_flops
 from basekamp.models.source import code_version, software_versions
 from basekamp.storage import Store, open_store
+from basekamp.tracking.settings import Tracking, read_tracking
+from basekamp.tracking.training import Groups, TrainingTracker, tracked_training
 from basekamp.training.boosting import fit_boosting
 from basekamp.training.cards import card_names, precision_of
 from basekamp.training.checkpoint import Checkpoints
@@ -67,6 +70,7 @@ def train_model(
     processes: int = 1,
     first_seed: int = 0,
     profile: bool = False,
+    tracking: str = "",
 ) -> Training:
     """Train `seeds` replicates, from `first_seed` on; write `model.pth` and `training.json` into `directory`.
 
@@ -79,7 +83,8 @@ def train_model(
     With `gpus` of "2" or more, or on the CPU with `processes` of 2 or more, that many processes share each batch;
     the results are those of one but for rounding, and for the random numbers of dropout.
 
-    With `profile` a trace of a few steps, `trace.json.gz`, comes beside the model; it changes no result.
+    With `profile` a trace of a few steps, `trace.json.gz`, comes beside the model; `tracking` names trackers that are
+    told of each epoch, see basekamp.tracking. Neither changes a result.
 
     Raises InputError for settings that do not fit the data and a folder that cannot be written, DeviceError
     for GPUs that are not there or too small, BasekampError for a process that was lost.
@@ -96,7 +101,9 @@ def train_model(
         checkpoint_seconds=checkpoint_seconds,
         first_seed=first_seed,
         profile=profile,
+        tracking=tracking,
     )
+    read_tracking(tracking)
     if n_processes == 1 or hyperparameters.model == "boosting":
         return train_share(job, device, Crew(StackLoop, Saver))
     _check(load_dataset(dataset).schema, metric=metric, seeds=seeds)
@@ -110,9 +117,11 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
     _check(data.schema, metric=job.metric, seeds=job.seeds)
     key = _key(data.schema, job.hyperparameters, job.metric, job.seeds, job.first_seed, str(device.type), crew.size)
     saver = crew.saver(Checkpoints(key, remote_store(job.store)), every_seconds=job.checkpoint_seconds)
-    with saver.stopping_on_sigterm():
+    with saver.stopping_on_sigterm(), _tracked(job, data.schema, key, crew) as tracker:
         came_to = (
-            _boost(job, data) if job.hyperparameters.model == "boosting" else _train(job, data, device, crew, saver)
+            _boost(job, data, tracker)
+            if job.hyperparameters.model == "boosting"
+            else _train(job, data, device, crew, saver, tracker)
         )
         training = Training(
             hyperparameters=job.hyperparameters.model_dump(),
@@ -140,7 +149,15 @@ class _Outcome:
     performance: Performance
 
 
-def _boost(job: Job, data: Dataset) -> _Outcome:
+def _tracked(job: Job, schema: Schema, key: str, crew: Crew) -> AbstractContextManager[TrainingTracker]:
+    """The trackers that the process which leads tells."""
+    told = read_tracking(job.tracking) if crew.leads else Tracking()
+    params = {**job.hyperparameters.effective(), "seeds": job.seeds}
+    tags = {"data": schema.source}
+    return tracked_training(told, job.directory, key, metric=job.metric, params=params, tags=tags, store=job.store)
+
+
+def _boost(job: Job, data: Dataset, tracker: TrainingTracker) -> _Outcome:
     """Grow trees, on the CPU, seed after seed."""
     courses = []
     with show_progress() as progress:
@@ -148,6 +165,7 @@ def _boost(job: Job, data: Dataset) -> _Outcome:
             courses.append(fit_boosting(data, job.hyperparameters, seed=seed, metric=job.metric))
             best = courses[-1].curves["validation_metric"][courses[-1].best_epoch]
             progress(len(courses), job.seeds, f"seed {seed}, {job.metric} {best:.4f}")
+    tracker.write([[(seed, course.curves)] for seed, course in enumerate(courses, job.first_seed)])
     if job.profile:
         print("No trace was written: model: boosting takes no steps that PyTorch's profiler could show.", flush=True)
     seconds, rounds = (sum(getattr(course, name) for course in courses) for name in ("seconds", "n_epochs"))
@@ -160,7 +178,9 @@ def _boost(job: Job, data: Dataset) -> _Outcome:
     return _Outcome(courses, courses[0].best_weights["value"].numel(), describe_device(CPU), performance)
 
 
-def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Saver) -> _Outcome:
+def _train(
+    job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Saver, tracker: TrainingTracker
+) -> _Outcome:
     """Train networks, in groups of seeds."""
     members = [Member(seed, job.hyperparameters) for seed in range(job.first_seed, job.first_seed + job.seeds)]
     with Meter(device) as meter:
@@ -183,11 +203,19 @@ def _train(job: Job, data: Dataset, device: torch.device, crew: Crew, saver: Sav
                 def after_epoch() -> None:
                     progress(*cohort.epochs(), session.running.text())
                     trace(session.running)
+                    tracker.note(lambda: _curves(session, members))
 
                 cohort.run(after_epoch=after_epoch)
+                tracker.write(_curves(session, members))
     courses = [course for _, course in sorted(session.courses().items())]
     performance = _performance(cohort, meter, data, crew)
     return _Outcome(courses, cohort.n_parameters(), cohort.describe_device(), performance)
+
+
+def _curves(session: Session, members: Sequence[Member]) -> Groups:
+    """The curves of every seed that has begun, by the groups that train together."""
+    told = session.courses()
+    return [[(members[place].seed, told[place].curves) for place in group if place in told] for group in session.groups]
 
 
 def _performance(cohort: Cohort, meter: Meter, data: Dataset, crew: Crew) -> Performance:

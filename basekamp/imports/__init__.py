@@ -1,0 +1,1 @@
+"""Old results from elsewhere, on the leaderboard beside the records: marked as imported, never judged or champion."""
