@@ -68,16 +68,18 @@ class Difference(BaseModel):
 
     def half_widths(self, level: float, seeds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Half the interval's width for each of several numbers of attempt seeds."""
-        from scipy.special import stdtrit
-
-        parts = [
-            (self.variance_examples, self.groups - 1),
-            (self.variance_seeds_attempt * self.n_seeds[0] / seeds, seeds - 1),
-            (self.variance_seeds_baseline, self.n_seeds[1] - 1),
-        ]
-        reach = [stdtrit(np.maximum(degrees, 1), 0.5 + level / 2) ** 2 * variance for variance, degrees in parts]
-        widths: NDArray[np.float64] = np.sqrt(sum(reach))
+        of_attempt = self.variance_seeds_attempt * self.n_seeds[0] / seeds
+        parts = (_reach(of_attempt, seeds - 1, level), self.reach_of_baseline(level), self.reach_of_examples(level))
+        widths: NDArray[np.float64] = np.sqrt(sum(part**2 for part in parts))
         return widths
+
+    def reach_of_baseline(self, level: float) -> float:
+        """Half the width that the baseline's seeds alone would give."""
+        return float(_reach(self.variance_seeds_baseline, self.n_seeds[1] - 1, level))
+
+    def reach_of_examples(self, level: float) -> float:
+        """Half the width that the examples alone would give."""
+        return float(_reach(self.variance_examples, self.groups - 1, level))
 
 
 class Comparison(BaseModel):
@@ -102,6 +104,13 @@ class Comparison(BaseModel):
     verdict: Verdict
     seeds_needed: int | None
     sentence: str
+
+
+def _reach(variance: Any, degrees: Any, level: float) -> Any:
+    """Half the width of Student's interval, of one variance or of several."""
+    from scipy.special import stdtrit
+
+    return stdtrit(np.maximum(degrees, 1), 0.5 + level / 2) * np.sqrt(variance)
 
 
 def level_of_look(judged_before: int) -> float:
