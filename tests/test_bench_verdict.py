@@ -58,6 +58,11 @@ def test_few_experiments_without_a_gain_claim_one_and_the_usual_ways_do_far_more
     assert told["coverage_95"] > 0.93
 
 
+def test_a_quiet_baseline_and_two_noisy_seeds_claim_no_more_where_one_variance_for_all_did():
+    wrong = count_false(Regime(400, 2, (0.02, 0.4)), experiments=100, attempts=20, seed=1)["wrong"]
+    assert wrong["ours"]["low"] <= wrong["ours"]["rate"] <= ALPHA < wrong["in_one"]["low"]
+
+
 def test_looking_again_until_it_is_decided_claims_no_more():
     told = count_false_until_decided(
         Regime(100, 8, (0.2, 0.2)), experiments=100, attempts=10, seed=1, most=8, first=3, expect=0.02

@@ -222,6 +222,27 @@ def test_rebase_begins_anew_and_one_that_was_killed_goes_on(tmp_path):
     assert basekamp("run", "small.yaml", cwd=tmp_path).stdout.startswith("baseline: reused")
 
 
+UNDECIDED = """
+experiment: undecided
+data: {source: sklearn:digits, target: digit, split: {validation: 0.3, test: 0.2}}
+metric: {name: accuracy}
+baseline: {model: majority}
+attempts:
+  short: {hypothesis: A few steps are better than none., expect: 0.05, model: linear, n_epochs: 1, lr: 1e-3}
+"""
+
+
+def test_until_decided_looks_again_with_more_seeds_and_counts_the_look(tmp_path):
+    (tmp_path / "undecided.yaml").write_text(UNDECIDED.replace("lr: 1e-3", "lr: 1e-3, batch_size: 64"))
+    done = basekamp("run", "undecided.yaml", "--until-decided", "12", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seeds = int(re.search(r"short: undecided with 3 seeds, once more with (\d+)\n", done.stdout)[1])
+    rows = json.loads(basekamp("runs", "undecided.yaml", "--sort", "n", "--json", cwd=tmp_path).stdout)[1:]
+    assert [(row["n"], row["verdict"]) for row in rows] == [(3, "inconclusive"), (seeds, "supported")]
+    records = [json.loads(basekamp("show", row["key"], "--json", cwd=tmp_path).stdout) for row in rows]
+    assert [record["comparison"]["judged_before"] for record in records] == [0, 1]
+
+
 def assert_fails(*arguments: str, cwd: Path) -> str:
     done = basekamp(*arguments, cwd=cwd)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stdout + done.stderr

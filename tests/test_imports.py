@@ -99,7 +99,7 @@ def test_imported_results_are_listed_and_marked_and_neither_baseline_nor_champio
     shelf = read_shelf(store, "old")
     assert len(outcome.imported) == 2 and (outcome.num_known, outcome.left_out) == (0, ())
     assert (shelf.rows, shelf.baseline, shelf.champion, shelf.strangers) == ((), None, None, ())
-    assert shelf.judged_before({"model": "mlp", "lr": 0.1, "width": 64}) == 0
+    assert shelf.judged_before({"model": "mlp", "lr": 0.1, "width": 64}, 3) == 0
     best, other = best_first(shelf.imported)
     assert (best.role, best.attempt, best.metric, best.value) == ("imported", "second", "accuracy", 0.95)
     assert (best.verdict, best.difference, best.n, best.champion) == (None, None, 1, False) and math.isnan(best.spread)

@@ -737,14 +737,15 @@ def sentence(value: float, *, expect: float = 0.02, **noise: float) -> str:
 @pytest.mark.parametrize(
     ("told", "text"),
     [
-        (sentence(0.03), "better (± 0.000172 at 97.5 %): the gain of 0.02 hoped for is reached"),
-        (sentence(-0.03), "accuracy is 0.0300 worse (± 0.000172 at 97.5 %): a gain of 0.02 is ruled out."),
+        (sentence(0.03), "better (± 0.000287 at 97.5 %): the gain of 0.02 hoped for is reached"),
+        (sentence(-0.03), "accuracy is 0.0300 worse (± 0.000287 at 97.5 %): a gain of 0.02 is ruled out."),
         (sentence(1e-17), "accuracy is the same (±"),
         (sentence(0.01, variance_seeds_attempt=1e-4), "undecided; about "),
         (
             sentence(0.01, variance_examples=1e-3),
             "undecided, and more seeds of the attempt cannot decide it; more valid",
         ),
+        (sentence(0.01, variance_examples=2e-4, variance_seeds_baseline=1e-4), "a baseline with more seeds can."),
         (sentence(0.01, variance_seeds_baseline=1e-3), "cannot decide it; a baseline with more seeds can."),
     ],
 )

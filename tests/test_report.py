@@ -93,7 +93,7 @@ def make_record(
             n_seeds=(3, 3),
             variance_examples=1e-6,
             variance_seeds_attempt=noise,
-            variance_seeds_baseline=1e-6,
+            variance_seeds_baseline=1e-8,
         )
         comparison = compare_with(baseline, difference, evaluation, expect=expect, judged_before=2)
     record_id = new_id(created, attempt)

@@ -242,7 +242,7 @@ def _sentence(verdict: Verdict, difference: Difference, *, expect: float, level:
         return f"{measured}: a gain of {expect:g} is ruled out."
     if needed:
         return f"{measured}: undecided; about {needed} seeds would decide it."
-    is_baseline_noisy = difference.variance_seeds_baseline > difference.variance_examples
+    is_baseline_noisy = difference.reach_of_baseline(level) > difference.reach_of_examples(level)
     remedy = "a baseline with more seeds" if is_baseline_noisy else "more validation examples"
     return f"{measured}: undecided, and more seeds of the attempt cannot decide it; {remedy} can."
 

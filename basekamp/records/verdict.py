@@ -1,17 +1,18 @@
 """The hypothesis against the evidence: difference, interval and verdict.
 
-Two things make a measured difference uncertain: the seeds, and the examples it was measured on. Their variances
-are estimated apart. Seeds: the sample variance over replicates, with degrees of freedom after Welch and Satterthwaite.
-Examples: the delete-a-group jackknife over the examples that baseline and attempt share, so any metric will do, and
-what the two get wrong alike cancels out. What seeds and examples do together is in both, which errs on the wide side.
+Three things make a measured difference uncertain: the seeds of the attempt, those of the baseline, and the examples it
+was measured on. Their variances are estimated apart. Seeds: the sample variance over replicates. Examples: the
+delete-a-group jackknife over the examples that baseline and attempt share, so any metric will do, and what the two get
+wrong alike cancels out. What seeds and examples do together is in both, which errs on the wide side.
 
-The two are not given degrees of freedom together. A few seeds that come out alike by luck would then not only hide
-their noise but also lend the interval the many degrees of freedom of the examples: with 2 seeds up to a quarter of
-experiments without any gain claimed one. Instead the half-width is the root of the sum of the squares of what each
-would have alone, which holds at any ratio of the two (Banerjee). benchmarks/bench_verdict.py measures both.
+The half-width is the root of the sum of the squares of what each would have alone, each with its own t-quantile. At any
+ratio of the three variances, known to nobody, such an interval holds at least as often as it says where means of seeds
+are normal (Banerjee: the chance is a concave function of a weighted mean of the squared t-ratios). One variance for all
+with degrees of freedom by Welch and Satterthwaite does not: a few seeds that come out alike by luck hide their noise
+and borrow the many degrees of freedom of the examples. benchmarks/bench_verdict.py measures both.
 
-Sources: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3 (grouped jackknife); Satterthwaite, Biometrics
-Bulletin 2, 1946; Banerjee, Sankhya 22, 1960 (intervals for linear functions of means of k populations).
+Sources: Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3 (grouped jackknife); Banerjee, Sankhya 22, 1960
+(intervals for linear functions of means of k populations with unequal variances).
 """
 
 from typing import Any, Literal
@@ -68,10 +69,17 @@ class Difference(BaseModel):
     def half_widths(self, level: float, seeds: NDArray[np.int64]) -> NDArray[np.float64]:
         """Half the interval's width for each of several numbers of attempt seeds."""
         of_attempt = self.variance_seeds_attempt * self.n_seeds[0] / seeds
-        of_seeds = [(of_attempt, seeds - 1), (self.variance_seeds_baseline, self.n_seeds[1] - 1)]
-        parts = (of_seeds, [(self.variance_examples, self.groups - 1)])
-        widths: NDArray[np.float64] = np.sqrt(sum(_half_width(part, level) ** 2 for part in parts))
+        parts = (_reach(of_attempt, seeds - 1, level), self.reach_of_baseline(level), self.reach_of_examples(level))
+        widths: NDArray[np.float64] = np.sqrt(sum(part**2 for part in parts))
         return widths
+
+    def reach_of_baseline(self, level: float) -> float:
+        """Half the width that the baseline's seeds alone would give."""
+        return float(_reach(self.variance_seeds_baseline, self.n_seeds[1] - 1, level))
+
+    def reach_of_examples(self, level: float) -> float:
+        """Half the width that the examples alone would give."""
+        return float(_reach(self.variance_examples, self.groups - 1, level))
 
 
 class Comparison(BaseModel):
@@ -98,14 +106,11 @@ class Comparison(BaseModel):
     sentence: str
 
 
-def _half_width(variances: list[tuple[Any, Any]], level: float) -> Any:
-    """Half the width of a t-interval from variances that add up, each with its degrees of freedom."""
+def _reach(variance: Any, degrees: Any, level: float) -> Any:
+    """Half the width of Student's interval, of one variance or of several."""
     from scipy.special import stdtrit
 
-    variance = np.asarray(sum(part for part, _ in variances))
-    shares = [(part / np.where(variance > 0, variance, 1.0), degrees) for part, degrees in variances]
-    per_freedom = sum(share**2 / np.maximum(degrees, 1) for share, degrees in shares)
-    return stdtrit(1 / np.where(variance > 0, per_freedom, 1.0), 0.5 + level / 2) * np.sqrt(variance)
+    return stdtrit(np.maximum(degrees, 1), 0.5 + level / 2) * np.sqrt(variance)
 
 
 def level_of_look(judged_before: int) -> float:
