@@ -1,6 +1,7 @@
 """A real MLflow server on loopback, with its database in a folder; it can be killed and started again.
 
-It runs in the interpreter that $MLFLOW_PYTHON names, else in this one.
+It runs in the interpreter that $MLFLOW_PYTHON names, else in this one, where the client and a few small packages do
+for it what the whole of MLflow, 500 MB, does elsewhere.
 """
 
 import os
@@ -21,7 +22,7 @@ def python() -> str:
 
 def can_serve() -> bool:
     """Whether the interpreter has what the server needs; the client alone has not."""
-    needed = "import mlflow, flask, sqlalchemy, alembic, uvicorn"
+    needed = "import mlflow, aiohttp, alembic, flask, flask_cors, pandas, sqlalchemy, uvicorn"
     return subprocess.run([python(), "-c", needed], capture_output=True).returncode == 0
 
 
@@ -41,6 +42,7 @@ class MlflowServer:
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        kept["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.folder, env=kept, start_new_session=True

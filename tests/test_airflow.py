@@ -17,7 +17,6 @@ PYTHON = os.environ.get("AIRFLOW_PYTHON", "")
 EXAMPLE = Path(__file__).parent.parent / "examples" / "airflow_dag.py"
 RUN = """
 import json, sys
-from airflow.models.dagbag import DagBag
 sys.path.insert(0, sys.argv[1])
 import airflow_dag
 run = airflow_dag.basekamp_experiment().test(run_conf=json.loads(sys.argv[2]))
@@ -81,8 +80,8 @@ def airflow(tmp_path, s3_env):
 
 def test_dag_is_loaded_without_an_error(tmp_path):
     program = (
-        "from airflow.models.dagbag import DagBag\n"
-        f"bag = DagBag({str(EXAMPLE)!r}, include_examples=False)\n"
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        f"bag = DagBag({str(EXAMPLE)!r})\n"
         "assert not bag.import_errors, bag.import_errors\n"
         "print({dag_id: sorted(dag.task_ids) for dag_id, dag in bag.dags.items()})\n"
     )

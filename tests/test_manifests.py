@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.placement import TRACKING
 from tests.manifest_graph import (
     REMOTE,
     ROOT,
@@ -222,9 +223,10 @@ def test_pipelines_find_their_secrets_and_config_maps(objects):
     platforms = [each["platforms"]["kubernetes"] for each in documents if "platforms" in each]
     assert platforms
     for executor in (each for platform in platforms for each in platform["deploymentSpec"]["executors"].values()):
-        for secret in executor.get("secretAsEnv", []):
+        own = [each for each in executor.get("secretAsEnv", []) if each["secretName"] != TRACKING]
+        for secret in own:
             assert {each["secretKey"] for each in secret["keyToEnv"]} <= INSTALLED[secret["secretName"]]
-        for config in executor.get("configMapAsEnv", []):
+        for config in (each for each in executor.get("configMapAsEnv", []) if each["configMapName"] != TRACKING):
             keys = {each["configMapKey"] for each in config["keyToEnv"]}
             assert keys <= set(named(objects, "ConfigMap", config["configMapName"])["data"])
 

@@ -142,6 +142,15 @@ def _alone(folder: Path, run: str, tracker: str, *, seconds: float) -> Iterator[
             time.sleep(0.1)
 
 
+def _give_way() -> None:
+    """Run only where a core is idle, or at the lowest priority."""
+    with suppress(OSError):
+        os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def _maker(tracker: str) -> Callable[[], Tracker]:
     """What opens a tracker; its package is imported only then."""
     if tracker == "mlflow":
@@ -157,6 +166,8 @@ def main(arguments: list[str]) -> int:
     """Send, or with --follow PID keep sending."""
     run, tracker, *more = arguments
     parent = int(more[1]) if more else None
+    if parent is not None:
+        _give_way()
     sender = Sender(_maker(tracker), tracker, run, spool_folder())
     with _alone(sender.folder, run, tracker, seconds=LOCK_SECONDS) as is_alone:
         if not is_alone:

@@ -143,7 +143,7 @@ def tracked_training(
         raise
     tracker.end("FINISHED")
     try:
-        replace_file(directory / RUN_FILE, json.dumps({"run": run}).encode())
+        replace_file(directory / RUN_FILE, json.dumps({"run": run}).encode(), durable=False)
         tracker.wait()
         if tracker.spool is not None:
             put_spools([tracker.spool], store)
@@ -191,12 +191,9 @@ def _start_senders(tracking: Tracking, run: str) -> Iterator[str]:
 
 
 def _spawn(command: list[str], environment: Mapping[str, str]) -> None:
-    """Start a process in a session of its own that runs only where a core is idle; takes a millisecond."""
+    """Start a process in a session of its own, in a millisecond.
+
+    It lowers its own priority: this process waits until it runs, which with the lowest from the start could take long.
+    """
     nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-    how: dict[str, Any] = {"file_actions": nowhere, "setsid": True}
-    if hasattr(os, "SCHED_IDLE"):
-        with suppress(OSError, NotImplementedError):
-            idle = (os.SCHED_IDLE, os.sched_param(0))
-            os.posix_spawn(command[0], command, environment, scheduler=idle, **how)
-            return
-    os.posix_spawn(command[0], command, environment, **how)
+    os.posix_spawn(command[0], command, environment, file_actions=nowhere, setsid=True)
