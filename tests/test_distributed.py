@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from basekamp.data.dataset import load_dataset
 from basekamp.data.prepare import prepare_data
@@ -21,7 +22,9 @@ from basekamp.errors import BasekampError, DeviceError, InputError
 from basekamp.experiment import DataSettings
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.training import launch
+from basekamp.training.checkpoint import Checkpoints
 from basekamp.training.device import choose_device, count_processes, describe_device
+from basekamp.training.distributed import SharedSaver
 from basekamp.training.results import Training
 from basekamp.training.train import train_model
 from tests.trainings import results
@@ -320,3 +323,15 @@ def test_two_gpus_reach_what_one_reaches(digits, tmp_path):
         reached.append(max(training.replicates[0].curves.validation_metric))
     assert abs(reached[1] - reached[0]) < 0.03
     assert min(reached) > 0.9
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_alone_writes_checkpoints(tmp_path, monkeypatch, rank):
+    """What another rank wrote at its end lacked the curves, and could outlive the removal by rank 0."""
+    monkeypatch.setattr(dist, "get_rank", lambda: rank)
+    saver = SharedSaver(Checkpoints("key", home=tmp_path), every_seconds=0.0)
+    saver.snapshot = lambda: {"number": 1}
+    saver.save()
+    saver.after_step()
+    saver.writing.wait()
+    assert bool(list(tmp_path.rglob("*.pt"))) == (rank == 0)

@@ -93,6 +93,11 @@ class SharedSaver(Saver):
         if dist.get_rank() == 0:
             super().after_step()
 
+    def _save(self) -> None:
+        """Only rank 0 knows the curves: what another wrote would be found once rank 0 has removed its own."""
+        if dist.get_rank() == 0:
+            super()._save()
+
     def stopping_on_sigterm(self) -> AbstractContextManager[None]:
         """Let SIGTERM save and end rank 0; it ends the others at once."""
         return super().stopping_on_sigterm() if dist.get_rank() == 0 else nullcontext()
