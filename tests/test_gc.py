@@ -96,6 +96,7 @@ def test_whatever_was_champion_once_stays(store):
     for row in shelf.rows[1:4]:
         fall_back(store, read_shelf(store, "e"), row)
     fall_back(store, read_shelf(store, "e"), shelf.baseline)
+    assert waste_of(store, keep=0, older_than="0d") == ["d.npz", "d.pth", "young.npz", "young.pth"]
     collect(store, keep=0, older_than="0d")
     assert [row.attempt for row in shelf.rows if {row.key, row.beside(".npz")} <= keys(store)] == [
         "baseline",

@@ -544,6 +544,12 @@ def test_after_a_rebase_all_is_judged_against_the_new_baseline_and_looks_count_o
     assert climbed.shelf.champion.id == record.id
 
 
+def test_a_rebase_within_one_second_of_what_came_before_parts_it_all_the_same(climbed, clock):
+    clock.step = timedelta(0)
+    baseline = anew(climbed)
+    assert [row.id for row in climbed.shelf.rows] == [baseline.id] and len(climbed.shelf.earlier) == 4
+
+
 def test_a_rebase_leaves_earlier_records_readable_and_their_runs_repeatable(climbed):
     deep, before = climbed.shelf.champion, climbed.content()
     record = read_record(climbed.store, deep)

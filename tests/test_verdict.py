@@ -80,11 +80,13 @@ def test_half_width_shrinks_with_seeds_and_is_the_intervals(level):
     assert (low, high) == pytest.approx((0.1 - widths[0], 0.1 + widths[0]))
 
 
-def test_half_width_is_students_where_one_side_alone_is_uncertain():
+@pytest.mark.parametrize("side", ["attempt", "baseline"])
+def test_half_width_is_students_where_one_side_alone_is_uncertain(side):
     from scipy.stats import ttest_1samp
 
     values = np.random.default_rng(0).normal(0.9, 0.02, 5)
-    difference = make_difference(values.mean(), seeds=(5, 4), variance_seeds_attempt=values.var(ddof=1) / 5)
+    noise, seeds = {f"variance_seeds_{side}": values.var(ddof=1) / 5}, (5, 4) if side == "attempt" else (4, 5)
+    difference = make_difference(values.mean(), seeds=seeds, **noise)
     expected = ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert difference.interval() == pytest.approx((expected.low, expected.high))
 
