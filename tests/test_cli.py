@@ -30,8 +30,8 @@ attempts:
     expect: 0.01
     lr: 1e-2
   decay:
-    hypothesis: More weight decay gains fifty points. <script>alert(1)</script>
-    expect: 0.5
+    hypothesis: More weight decay gains ninety points. <script>alert(1)</script>
+    expect: 0.9
     weight_decay: 0.01
 """
 
