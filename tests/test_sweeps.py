@@ -342,6 +342,7 @@ for line in sys.stdin:
         trials.train_trials(Path(data), name, experiment="sales", store=store)
         sys.exit()
     print(pid, flush=True)
+    sys.stdin.readline()  # the child is there to be killed, dead or alive, until then
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
@@ -371,6 +372,8 @@ def test_sweep_killed_at_random_moments_comes_to_what_one_never_killed_does(camp
                     time.sleep(chance.uniform(0.1, 0.8))
                     if kills < 12:
                         os.kill(pid, signal.SIGKILL)
+                    server.stdin.write("\n")
+                    server.stdin.flush()
                     status = int(next(line for line in server.stdout if line.strip().lstrip("-").isdecimal()))
                     if status == 0:
                         break
