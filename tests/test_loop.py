@@ -24,7 +24,8 @@ VARIANTS = {
     "mlp": {"model": "mlp", "width": 16, "dropout": 0.3, **EVERYTHING, **IMAGES},
     "linear": {"model": "linear"},
     "cnn": {"model": "cnn", "width": 4, "dropout": 0.2, **EVERYTHING, **IMAGES},
-    "resnet": {"model": "resnet", "n_layers": 9, "width": 2},
+    # At a larger rate a rounding that flips one ReLU shows in 1e-5: which rounding depends on the processor.
+    "resnet": {"model": "resnet", "n_layers": 9, "width": 2, "lr": 0.003},
 }
 
 
@@ -51,7 +52,9 @@ def assert_same_course(together: StackLoop, k: int, alone: StackLoop) -> None:
         assert values == pytest.approx(theirs.curves[name], abs=1e-4), name
     assert ours.best_weights.keys() == theirs.best_weights.keys()
     for name, tensor in ours.best_weights.items():
-        torch.testing.assert_close(tensor, theirs.best_weights[name], rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(
+            tensor, theirs.best_weights[name], rtol=0, atol=1e-5, msg=lambda told, name=name: f"{name}: {told}"
+        )
 
 
 @pytest.mark.parametrize("name", VARIANTS)
