@@ -820,7 +820,7 @@ TABLE = [
         (["fast=true"], ["two"]),
         (["fast=False"], ["four"]),
         (["verdict=refuted"], ["three"]),
-        (["verdict="], ["one", "four"]),
+        (["verdict=''"], ["one", "four"]),
         (["role=baseline"], ["one"]),
         (["champion=true"], ["three"]),
         (["accuracy=0.90"], ["two"]),
@@ -848,7 +848,11 @@ def test_select_rows_sorts_best_first_and_missing_last(key, order):
 @pytest.mark.parametrize(
     ("conditions", "key", "message"),
     [
-        (["model"], None, "model is no KEY=VALUE condition: write, say, model=mlp"),
+        (
+            ["model"],
+            None,
+            "'model' is no condition: at its end it needs =, !=, .* write, say, 'n_layers>=3 and act=gelu'",
+        ),
         (["depth=3"], None, "depth is no column of these records: use one of name, experiment, .*lr.*accuracy"),
         ([], "depth", "depth is no column of these records"),
     ],

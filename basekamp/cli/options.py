@@ -23,10 +23,13 @@ def store_flag(store: str) -> str:
 
 
 def store_and_experiment(place: str | None, store: str) -> tuple[str, str | None]:
-    """A place is an experiment file, or else a store of its own."""
-    if place is not None and Path(place).is_file():
+    """A place is an experiment file, a store of its own (a URL or a folder), or an experiment's name in the store."""
+    if place is None:
+        return store_url(store), None
+    if Path(place).is_file():
         return store_url(store), experiment_name(place)
-    return store_url(place or store), None
+    is_name = "/" not in place and not Path(place).is_dir()
+    return (store_url(store), place) if is_name else (store_url(place), None)
 
 
 def experiment_name(place: str) -> str:

@@ -2,48 +2,129 @@
 
 import json
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from basekamp.cli.options import JSON_OPTION, STORE_OPTION, store_and_experiment, store_url
+from basekamp.cli.options import JSON_OPTION, STORE_OPTION, store_and_experiment, store_flag, store_url
+from basekamp.errors import InputError
+
+if TYPE_CHECKING:
+    from basekamp.records.shelf import Shelf
+
+MOST_NAMED = 5
+MARKDOWN_OPTION = click.option("--markdown", "as_markdown", is_flag=True, help="Print a Markdown table.")
 
 
 @click.command()
-@click.argument("place", required=False)
+@click.argument("place", metavar="[FILE|STORE|EXPERIMENT]", required=False)
 @STORE_OPTION
-@click.option("--where", "conditions", multiple=True, metavar="KEY=VALUE", help="Only rows where KEY is VALUE.")
-@click.option("--sort", "sort_key", help="Hyperparameter, metric or column; default: the deciding metric.")
+@click.option(
+    "--where", "conditions", multiple=True, metavar="CONDITION", help="Say 'n_layers>=3 and act=gelu'; may be repeated."
+)
+@click.option("--sort", "sort_key", help="Hyperparameter, metric or column, -KEY the other way round.")
+@click.option("--top", type=click.IntRange(min=1), help="Only so many rows.")
+@click.option("--group-by", "group_keys", metavar="KEY[,KEY]", help="Mean, spread and interval of what agrees in KEY.")
+@click.option("--only-changed", is_flag=True, help="Only the columns that are not alike in all rows.")
 @click.option("--all", "all_lineages", is_flag=True, help="Also what was judged against earlier baselines.")
+@click.option("--every-row", is_flag=True, help="All rows of all experiments, not one line for each experiment.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@MARKDOWN_OPTION
+@click.option("--xlsx", "workbook", type=click.Path(path_type=Path), help="Write a workbook.")
 @JSON_OPTION
 def runs(
     place: str | None,
     store: str,
     conditions: tuple[str, ...],
     sort_key: str | None,
+    top: int | None,
+    group_keys: str | None,
+    only_changed: bool,
     all_lineages: bool,
-    as_csv: bool,
-    as_json: bool,
+    every_row: bool,
+    workbook: Path | None,
+    **formats: bool,
 ) -> None:
-    """Show the leaderboard of a store, or of one experiment FILE in it, from the names alone."""
-    from rich.console import Console
+    """Show the leaderboard of a store, or of one experiment in it, from the names alone.
 
-    from basekamp.records.leaderboard import best_first, select_rows
-    from basekamp.records.shelf import rows_as_json
-    from basekamp.report.terminal import leaderboard, rows_as_csv
+    CONDITION compares keys and values with = != < <= > >= and `in (a, b)`, joined by and, or, not and brackets.
+    """
+    from basekamp.records.leaderboard import best_first, group_rows, select_rows
+    from basekamp.report import leaderboard as shown
 
-    rows = select_rows(best_first(_rows(place, store, all_lineages=all_lineages)), conditions, sort_key)
+    if sum([*formats.values(), workbook is not None]) > 1:
+        raise InputError("--csv, --markdown, --json and --xlsx are one of a kind: choose one of them.")
+    shelves = _shelves(place, store)
+    rows = [row for shelf in shelves for row in (*(shelf.every if all_lineages else shelf.rows), *shelf.imported)]
+    chosen = select_rows(best_first(rows), conditions, sort_key, top=None if group_keys else top)
+    if workbook:
+        from basekamp.report.workbook import write_workbook
+
+        write_workbook(chosen, workbook, only_changed=only_changed)
+        click.echo(f"{len(chosen)} records written to {workbook}")
+    elif group_keys:
+        groups = group_rows(chosen, [key.strip() for key in group_keys.split(",")])[:top]
+        if not _tell(shown.groups_as_json(groups), shown.groups_as_sheet(groups), **formats):
+            _print(shown.groups_table(groups))
+    elif _tell(
+        shown.rows_as_json_lines(chosen, only_changed=only_changed),
+        shown.rows_as_sheet(chosen, only_changed=only_changed),
+        **formats,
+    ):
+        pass
+    elif not chosen:
+        click.echo("No record." + ("" if rows else " Next: basekamp run FILE"))
+    elif len(shelves) > 1 and not (every_row or conditions or sort_key or top):
+        _print(shown.experiments_table(shelves))
+        click.echo(f"\nNext: basekamp runs {shelves[0].experiment}{store_flag(store)}, or --every-row")
+    else:
+        _print(shown.leaderboard(chosen, width=_width()))
+        click.echo(f"\nNext: basekamp show {chosen[0].id}{store_flag(store)}")
+
+
+@click.command()
+@click.argument("place", metavar="[FILE|STORE|EXPERIMENT]", required=False)
+@STORE_OPTION
+@MARKDOWN_OPTION
+@JSON_OPTION
+def log(place: str | None, store: str, as_markdown: bool, as_json: bool) -> None:
+    """Show the lab book: what was tried, in order, why, and what came of it."""
+    from basekamp.records.labbook import read_labbook
+    from basekamp.report.labbook import pages_as_json, pages_as_markdown, pages_table
+    from basekamp.storage import open_store
+
+    pages = read_labbook(open_store(store_and_experiment(place, store)[0]), _shelves(place, store))
     if as_json:
-        click.echo(json.dumps(rows_as_json(rows), indent=1))
-    elif as_csv:
-        click.echo(rows_as_csv(rows), nl=False)
-    elif rows:
-        console = Console(file=sys.stdout)
-        console.print(leaderboard(rows, width=console.width))
-        click.echo(f"\nNext: basekamp show {rows[0].id}")
+        click.echo(json.dumps(pages_as_json(pages), indent=1))
+    elif as_markdown:
+        click.echo(pages_as_markdown(pages))
+    elif pages:
+        _print(pages_table(pages, width=_width()))
+        click.echo(f"\nNext: basekamp search TEXT{store_flag(store)}, before the next idea")
     else:
         click.echo("No record. Next: basekamp run FILE")
+
+
+@click.command()
+@click.argument("text")
+@STORE_OPTION
+@JSON_OPTION
+def search(text: str, store: str, as_json: bool) -> None:
+    """Tell whether TEXT was tried already: look for it in every hypothesis, name and setting."""
+    from basekamp.records.labbook import read_labbook
+    from basekamp.records.labbook import search as find
+    from basekamp.report.labbook import hits_as_text, pages_as_json
+    from basekamp.storage import open_store
+
+    hits = find(read_labbook(open_store(store_url(store)), _shelves(None, store)), text)
+    if as_json:
+        click.echo(json.dumps(pages_as_json(hit.page for hit in hits), indent=1))
+    elif hits:
+        click.echo(hits_as_text(hits))
+        click.echo(f"\nNext: basekamp show {hits[0].page.row.id}{store_flag(store)}")
+    else:
+        click.echo("Nothing of it was tried. Next: an attempt with this hypothesis in the experiment file")
 
 
 @click.command()
@@ -72,12 +153,41 @@ def show(name: str, store: str, as_json: bool) -> None:
     click.echo(f"\nreport: {opened.url}/{row.beside(REPORT)}")
 
 
-def _rows(place: str | None, store: str, *, all_lineages: bool) -> list[Any]:
+def _shelves(place: str | None, store: str) -> "list[Shelf]":
+    """The experiments asked for; what is no record is told on standard error."""
     from basekamp.records.shelf import read_shelves
     from basekamp.storage import open_store
 
     where, experiment = store_and_experiment(place, store)
     shelves = read_shelves(open_store(where), experiment)
-    for stranger in (key for shelf in shelves for key in shelf.strangers):
-        click.echo(f"no record's name: {stranger}", err=True)
-    return [row for shelf in shelves for row in (*(shelf.every if all_lineages else shelf.rows), *shelf.imported)]
+    strangers = [key for shelf in shelves for key in shelf.strangers]
+    if strangers:
+        named = ", ".join(ascii(key)[1:-1] for key in strangers[:MOST_NAMED])
+        more = ", …" if len(strangers) > MOST_NAMED else ""
+        click.echo(f"{len(strangers)} files are no records' names: {named}{more}", err=True)
+    return shelves
+
+
+def _tell(told: list[dict[str, Any]], sheet: Any, *, as_csv: bool, as_markdown: bool, as_json: bool) -> bool:
+    """Print in the format asked for; False when none was."""
+    from basekamp.report.leaderboard import sheet_as_csv, sheet_as_markdown
+
+    if as_json:
+        click.echo(json.dumps(told, indent=1))
+    elif as_csv:
+        click.echo(sheet_as_csv(sheet), nl=False)
+    elif as_markdown:
+        click.echo(sheet_as_markdown(sheet))
+    return as_json or as_csv or as_markdown
+
+
+def _width() -> int:
+    from rich.console import Console
+
+    return Console(file=sys.stdout).width
+
+
+def _print(told: Any) -> None:
+    from rich.console import Console
+
+    Console(file=sys.stdout).print(told)

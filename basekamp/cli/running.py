@@ -30,7 +30,8 @@ def run(file: Path, attempts: tuple[str, ...], store: str, gpus: str, profile: b
     from basekamp.cluster.campaign import attempts_to_run, run_experiment
     from basekamp.experiment import load_experiment
     from basekamp.records.leaderboard import best_first
-    from basekamp.report.terminal import StepDisplay, leaderboard
+    from basekamp.report.leaderboard import leaderboard
+    from basekamp.report.terminal import StepDisplay
 
     experiment = load_experiment(file)
     console = Console(file=sys.stdout)
@@ -56,7 +57,8 @@ def sweep(file: Path, store: str, gpus: str) -> None:
     from basekamp.cluster.campaign import run_sweep
     from basekamp.experiment import load_experiment
     from basekamp.records.leaderboard import best_first
-    from basekamp.report.terminal import StepDisplay, leaderboard
+    from basekamp.report.leaderboard import leaderboard
+    from basekamp.report.terminal import StepDisplay
 
     console = Console(file=sys.stdout)
     shelf, row, page = run_sweep(load_experiment(file), store=store_url(store), gpus=gpus, display=StepDisplay(console))

@@ -1,7 +1,7 @@
 """The report of one run: what was asked, what came out, and how it stands among all before it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from basekamp.records.record import Record
@@ -9,6 +9,7 @@ from basekamp.records.shelf import Row, Shelf
 from basekamp.records.verdict import Comparison
 from basekamp.report import charts
 from basekamp.report.ladder import ladder_steps
+from basekamp.report.markdown import markdown_table, plain
 from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
 from basekamp.report.page import render
 from basekamp.report.performance import performance_rows
@@ -17,9 +18,6 @@ MOST_ROWS = 100
 MANY_CLASSES = 20
 SHADES = 9
 TONES = {"supported": "good", "refuted": "bad", "inconclusive": "unsure"}
-MARKDOWN_SPECIALS = str.maketrans(
-    {"<": "&lt;", ">": "&gt;", "&": "&amp;", **{sign: f"\\{sign}" for sign in "\\`*_[]()#|~$!"}}
-)
 
 
 @dataclass(frozen=True)
@@ -84,21 +82,21 @@ def attempt_markdown(record: Record, baseline: Record | None) -> str:
     """Write the verdict, what differs, the metrics, the gate and how it ran as Markdown without raw HTML."""
     other = baseline if record.role == "attempt" else None
     comparison = record.comparison
-    parts = [f"# {_plain(record.experiment)}: {_plain(record.attempt)}"]
+    parts = [f"# {plain(record.experiment)}: {plain(record.attempt)}"]
     if comparison:
-        parts.append(f"**{comparison.verdict.capitalize()}.** {_plain(comparison.sentence)}")
+        parts.append(f"**{comparison.verdict.capitalize()}.** {plain(comparison.sentence)}")
         parts.append(_comparison_line(record.metric, comparison))
     else:
-        parts.append(f"**Baseline.** {_plain(_baseline_sentence(record))}")
+        parts.append(f"**Baseline.** {plain(_baseline_sentence(record))}")
     if record.hypothesis:
-        parts.insert(2, f"> {_plain(record.hypothesis)}")
+        parts.insert(2, f"> {plain(record.hypothesis)}")
     if comparison:
         parts.append("## What differs from the baseline")
         parts.append(_settings_table(record) or "No hyperparameter differs.")
     else:
         parts.append("## Hyperparameters")
         parts.append(
-            _table(["hyperparameter", "value"], ([key, setting(value)] for key, value in record.params.items()))
+            markdown_table(["hyperparameter", "value"], ([key, setting(value)] for key, value in record.params.items()))
         )
     parts += [
         "## Metrics on validation",
@@ -107,7 +105,7 @@ def attempt_markdown(record: Record, baseline: Record | None) -> str:
         _gate_line(record, other),
     ]
     if rows := performance_rows(record.training.performance):
-        parts += ["## How it ran", _table(["measured", "value"], rows)]
+        parts += ["## How it ran", markdown_table(["measured", "value"], rows)]
     parts.append(f"Record: `{record.name}`")
     return "\n\n".join(parts) + "\n"
 
@@ -210,34 +208,22 @@ def _spread(values: Sequence[float]) -> float:
     return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
-def _plain(text: str) -> str:
-    """User text as Markdown that shows it literally, on one line."""
-    return " ".join(text.split()).translate(MARKDOWN_SPECIALS)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """A Markdown table of plain text; columns after the first `left` are aligned to the right."""
-    rule = ["---" if i < left else "---:" for i in range(len(heads))]
-    lines = [[_plain(text) for text in line] for line in (heads, *rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
-
-
 def _settings_table(record: Record) -> str:
     rows = [[key, setting(theirs), setting(ours)] for key, (theirs, ours) in record.differs.items()]
-    return _table(["hyperparameter", "baseline", record.attempt], rows) if rows else ""
+    return markdown_table(["hyperparameter", "baseline", record.attempt], rows) if rows else ""
 
 
 def _metrics_table(lines: Sequence[MetricLine]) -> str:
     if all(line.baseline_mean is None for line in lines):
         short = ([line.name, number(line.mean), change(line.spread), number(line.floor)] for line in lines)
-        return _table(["metric", "mean", "± seeds", "floor"], short)
+        return markdown_table(["metric", "mean", "± seeds", "floor"], short)
     heads = ["metric", "baseline", "± seeds", "attempt", "± seeds", "difference", "floor"]
     rows = (
         [line.name, number(line.baseline_mean), change(line.baseline_spread), number(line.mean), change(line.spread)]
         + [signed(line.difference), number(line.floor)]
         for line in lines
     )
-    return _table(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _baseline_sentence(record: Record) -> str:
@@ -251,7 +237,7 @@ def _baseline_sentence(record: Record) -> str:
 def _comparison_line(metric: str, comparison: Comparison) -> str:
     value = comparison.difference.value
     return (
-        f"{_plain(metric)}: {number(comparison.baseline_mean)} → {number(comparison.attempt_mean)}, difference "
+        f"{plain(metric)}: {number(comparison.baseline_mean)} → {number(comparison.attempt_mean)}, difference "
         f"{signed(value)}, 95 % interval {between(comparison.interval)}; judged at {confidence(comparison.level)} "
         f"after {comparison.judged_before} earlier, hoped for a gain of {change(comparison.expect)}."
     )
@@ -262,7 +248,7 @@ def _gate_line(record: Record, baseline: Record | None) -> str:
     if opening is None:
         return _why_closed(record, baseline)
     return (
-        f"Gate **{'passed' if opening.passed else 'not passed'}**: test {_plain(record.metric)} "
+        f"Gate **{'passed' if opening.passed else 'not passed'}**: test {plain(record.metric)} "
         f"{number(opening.metrics[record.metric])}, baseline {number(opening.baseline_mean)}, difference "
         f"{signed(opening.difference)}, 95 % interval {between(opening.interval)}; opening {opening.number} "
         "of the test split in this experiment."
