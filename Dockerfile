@@ -69,6 +69,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 ARG VERSION=unknown
 ARG REVISION=unknown
+ENV BASEKAMP_REVISION=$REVISION
 LABEL org.opencontainers.image.title="basekamp" \
       org.opencontainers.image.description="The base camp of deep-learning work on Kubeflow: baseline first, every attempt judged against it, every result findable by its name." \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -142,8 +142,8 @@ def test_show_tells_a_record_by_name_id_and_key(place, rows):
 
 def test_show_tells_how_it_ran(place, rows):
     told = basekamp("show", rows[1]["name"], cwd=place).stdout
-    assert re.search(r"\nsamples per second +[0-9,]+ *\n", told)
-    assert re.search(r"\ntime +[0-9.]+ s: data [0-9.]+ %, compute [0-9.]+ %, validation", told)
+    assert re.search(r"\n  samples per second +[0-9,]+ *\n", told)
+    assert re.search(r"\n  time +[0-9.]+ s: data [0-9.]+ %, compute [0-9.]+ %, validation", told)
     document = json.loads(basekamp("show", rows[1]["name"], "--json", cwd=place).stdout)
     assert document["training"]["performance"]["samples_per_second"] > 0
     assert document["training"]["performance"]["energy_joules"] is None  # no card, so none is invented

@@ -172,7 +172,7 @@ def test_command_line_lists_shows_and_never_falls_back_to_an_imported_result(tmp
     listed = CliRunner().invoke(main, ["runs", *place])
     assert listed.exit_code == 0 and listed.stdout.count("imported") == 2
     row = find_row(open_store(str(tmp_path / "store")), json.loads(_json(["runs", *place, "--json"]))[0]["name"])
-    assert json.loads(_json(["show", row.id, *place]))["role"] == "imported"
+    assert json.loads(_json(["show", row.id, "--json", *place]))["role"] == "imported"
     refused = CliRunner().invoke(main, ["fallback", "old", "--to", row.id, *place])
     assert refused.exit_code == 2 and "is imported, and only a record can be champion" in refused.stderr
     assert CliRunner().invoke(main, ["runs", *place, "--csv"]).stdout.count("imported") == 4

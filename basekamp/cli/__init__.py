@@ -9,7 +9,7 @@ from basekamp.cli.baseline import fallback, gc, rebase, verify
 from basekamp.cli.elsewhere import import_old, sync
 from basekamp.cli.kubeflow import doctor, submit, why
 from basekamp.cli.names import name
-from basekamp.cli.results import log, runs, search, show
+from basekamp.cli.results import compare, log, runs, search, show
 from basekamp.cli.running import check, compile_pipelines, run, sweep
 from basekamp.errors import BasekampError
 
@@ -39,6 +39,7 @@ COMMANDS = (
     compile_pipelines,
     runs,
     show,
+    compare,
     log,
     search,
     fallback,

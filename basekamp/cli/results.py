@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from basekamp.cli.options import JSON_OPTION, STORE_OPTION, store_and_experiment, store_flag, store_url
+from basekamp.cli.options import JSON_OPTION, STORE_OPTION, experiment_name, store_and_experiment, store_flag, store_url
 from basekamp.errors import InputError
 
 if TYPE_CHECKING:
@@ -130,27 +130,61 @@ def search(text: str, store: str, as_json: bool) -> None:
 @click.command()
 @click.argument("name")
 @STORE_OPTION
+@click.option(
+    "--price", envvar="BASEKAMP_PRICE_PER_HOUR", default="", help="Of a device, say '2.5 EUR': tells the cost."
+)
 @JSON_OPTION
-def show(name: str, store: str, as_json: bool) -> None:
+def show(name: str, store: str, price: str, as_json: bool) -> None:
     """Show one record whole, by its NAME, id or key."""
-    from rich.console import Console
-
     from basekamp.records.shelf import REPORT, find_row, read_record
-    from basekamp.report.terminal import record_table
+    from basekamp.report.record import imported_table, record_table
     from basekamp.storage import open_store
 
     opened = open_store(store_url(store))
     row = find_row(opened, name)
     if row.role == "imported":
-        click.echo(opened.get(row.key).decode())
+        if as_json:
+            click.echo(opened.get(row.key).decode())
+        else:
+            _print(imported_table(row))
         return
     record = read_record(opened, row)
     if as_json:
         click.echo(record.model_dump_json(indent=1))
         return
     click.echo(record.name)
-    Console(file=sys.stdout).print(record_table(record))
+    _print(record_table(record, price=price))
     click.echo(f"\nreport: {opened.url}/{row.beside(REPORT)}")
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="A B ...")
+@STORE_OPTION
+@click.option("--experiment", help="FILE or name, where names mean something in several.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page as well.")
+@JSON_OPTION
+def compare(names: tuple[str, ...], store: str, experiment: str | None, page: Path | None, as_json: bool) -> None:
+    """Put records side by side: what differs, and how far each is from the first.
+
+    A record is meant by its name, its id, its attempt (the latest of it), or as `baseline` or `champion`.
+    """
+    from basekamp.records.shelf import read_shelves
+    from basekamp.records.side_by_side import choose_rows, put_side_by_side
+    from basekamp.report.comparison import comparison_html, comparison_table
+    from basekamp.storage import open_store
+    from basekamp.storage.protocol import whole_file
+
+    opened = open_store(store_url(store))
+    shelves = read_shelves(opened, experiment_name(experiment) if experiment else None)
+    told = put_side_by_side(opened, choose_rows(shelves, names))
+    if page:
+        with whole_file(page) as file:
+            file.write(comparison_html(told).encode())
+    if as_json:
+        click.echo(json.dumps(told.as_json(), indent=1))
+        return
+    _print(comparison_table(told))
+    click.echo(f"\npage: {page}" if page else f"\nNext: basekamp compare {' '.join(names)} --html page.html")
 
 
 def _shelves(place: str | None, store: str) -> "list[Shelf]":

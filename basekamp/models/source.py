@@ -1,7 +1,9 @@
 """Which code a result comes from, told without importing any of it."""
 
 import hashlib
+import os
 import platform
+import subprocess
 import sys
 from importlib.machinery import PathFinder
 from importlib.metadata import version
@@ -12,6 +14,9 @@ from basekamp.hyperparameters import is_own_model
 
 PACKAGE = Path(__file__).parent.parent
 PACKAGES = ("torch", "numpy", "polars", "scikit-learn")
+REVISION = "BASEKAMP_REVISION"
+"""The variable in which an image tells the commit that it was built from."""
+GIT_SECONDS = 5.0
 
 
 def code_version(model: str) -> str:
@@ -33,6 +38,28 @@ def software_versions(model: str) -> dict[str, str]:
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
     }
+
+
+def code_commit() -> str:
+    """The commit of the image, or else of the checkout that the current directory lies in; "" where nobody knows.
+
+    Changes since the commit, of files that git tracks, add '+' and a digest of them.
+    """
+    revision = os.environ.get(REVISION, "")
+    if revision:
+        return "" if revision == "unknown" else revision
+    commit = _git("rev-parse", "HEAD").decode("ascii", "replace").strip()
+    changes = _git("diff", "HEAD") if commit else b""
+    return f"{commit}+{hashlib.sha256(changes).hexdigest()[:12]}" if changes else commit
+
+
+def _git(*command: str) -> bytes:
+    """What git prints; nothing without git, outside of a checkout, or when it takes too long."""
+    try:
+        done = subprocess.run(["git", *command], capture_output=True, timeout=GIT_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return b""
+    return done.stdout if done.returncode == 0 else b""
 
 
 def _module_files(module: str) -> list[Path]:

@@ -144,7 +144,7 @@ class Shelf:
 
         Raises InputError when there is none, it is of an earlier lineage, or it is an imported result.
         """
-        row = _find([*self.every, *self.imported], name, self.experiment)
+        row = find_in([*self.every, *self.imported], name, self.experiment)
         if row.role == IMPORTED:
             raise InputError(
                 f"{row.attempt} is imported, and only a record can be champion: `basekamp runs` lists them."
@@ -190,7 +190,16 @@ def read_shelf(store: Store, experiment: str) -> Shelf:
 
 def find_row(store: Store, name: str) -> Row:
     """The record or imported result with this name, id or key; raises InputError when there is none."""
-    return _find([row for shelf in read_shelves(store) for row in (*shelf.every, *shelf.imported)], name, store.url)
+    return find_in([row for shelf in read_shelves(store) for row in (*shelf.every, *shelf.imported)], name, store.url)
+
+
+def find_in(rows: Iterable[Row], name: str, place: str) -> Row:
+    """The row with this name, id or key; raises InputError when there is none."""
+    wanted = name.removesuffix(RECORD).removesuffix(MODEL)
+    for row in rows:
+        if wanted in (row.id, stem(row.name), stem(row.key)):
+            return row
+    raise InputError(f"{name} is no record of {place}: `basekamp runs` lists the names.")
 
 
 def read_record(store: Store, row: Row) -> Record:
@@ -249,14 +258,6 @@ def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     )
     told = [{key: getattr(row, key) for key in keys} for row in rows]
     return [row | {"spread": None} if row["role"] == IMPORTED else row for row in told]
-
-
-def _find(rows: Iterable[Row], name: str, place: str) -> Row:
-    wanted = name.removesuffix(RECORD).removesuffix(MODEL)
-    for row in rows:
-        if wanted in (row.id, stem(row.name), stem(row.key)):
-            return row
-    raise InputError(f"{name} is no record of {place}: `basekamp runs` lists the names.")
 
 
 def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:

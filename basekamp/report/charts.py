@@ -38,6 +38,7 @@ VARIABLES = {
     BAD: "--bad",
     UNSURE: "--unsure",
 }
+SIDES = (BASELINE, ATTEMPT, GOOD, BAD, UNSURE, MUTED)
 VERDICT_COLORS = {"supported": GOOD, "refuted": BAD, "inconclusive": UNSURE}
 
 WIDE, TALL = 390, 220
@@ -171,6 +172,21 @@ def curve_chart(kind: Curve, training: Training, baseline: Training | None, *, i
     sides = [(training, BASELINE if is_baseline else ATTEMPT)]
     if baseline:
         sides.insert(0, (baseline, BASELINE))
+    whose = ", this attempt and the baseline" if baseline else ""
+    return _curves(kind, sides, whose)
+
+
+def curves_chart(kind: Curve, trainings: Sequence[Training]) -> str:
+    """The same of up to six trainings, each in the colour that `curve_color` gives it by its place."""
+    return _curves(kind, [(one, SIDES[i]) for i, one in enumerate(trainings)], f", {len(trainings)} records")
+
+
+def curve_color(place: int) -> str:
+    """The CSS variable of the colour of the n-th training in `curves_chart`."""
+    return VARIABLES[SIDES[place]]
+
+
+def _curves(kind: Curve, sides: Sequence[tuple[Training, str]], whose: str) -> str:
     drawn = [([_points(one, kind) for one in side.replicates], color) for side, color in sides]
     if max((len(points[0]) for lines, _ in drawn for points in lines), default=0) < 2:
         return ""
@@ -187,11 +203,8 @@ def curve_chart(kind: Curve, training: Training, baseline: Training | None, *, i
         axes.set_xlabel("epoch")
         _whole_ticks(axes, 6)
 
-    name = _words(kind if kind != "validation_metric" else f"validation {training.metric}")
-    label = f"{name.capitalize()} per epoch, one line for each seed" + (
-        ", this attempt and the baseline." if baseline else "."
-    )
-    return _chart(kind, label, (330, 220), draw)
+    name = _words(kind if kind != "validation_metric" else f"validation {sides[0][0].metric}")
+    return _chart(kind, f"{name.capitalize()} per epoch, one line for each seed{whose}.", (330, 220), draw)
 
 
 def roc_chart(roc: Roc, baseline: Roc | None, *, is_baseline: bool) -> str:

@@ -1,4 +1,4 @@
-"""What the command line shows of one record, and of the steps of a run while it lasts."""
+"""What the command line shows of the steps of a run while it lasts."""
 
 import re
 import threading
@@ -9,14 +9,10 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from basekamp.cluster.local import LocalRun, Observer, StepState
-from basekamp.records.record import Record
-from basekamp.report.performance import performance_rows
 
 STEPS = ("prepare-data", "measure-ladder", "train-model", "evaluate-model", "compare-models")
 SWEEP_STEPS = (*STEPS[:2], "plan-sweep", "train-trials", "conclude-sweep", *STEPS[2:])
@@ -26,16 +22,6 @@ STATE_MARKS: dict[StepState, tuple[str, str]] = {
     "failed": ("✗", "red"),
     "running": ("…", "yellow"),
 }
-
-
-def record_table(record: Record) -> Table:
-    """Everything worth reading of one record, as two columns."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in _told(record).items():
-        table.add_row(key, escape(str(value)))
-    return table
 
 
 class StepDisplay:
@@ -114,30 +100,3 @@ class _StepTree:
 def _without_round(step: str) -> str:
     """Kubeflow numbers the tasks of one component from the second on."""
     return re.sub(r"-\d+$", "", step)
-
-
-def _told(record: Record) -> dict[str, Any]:
-    evaluation, comparison, opening = record.evaluation, record.comparison, record.opening
-    told: dict[str, Any] = {"experiment": record.experiment, "attempt": record.attempt}
-    if record.hypothesis:
-        told["hypothesis"] = record.hypothesis
-    if comparison:
-        told |= {"verdict": f"{comparison.verdict}: {comparison.sentence}"}
-    for name, value in evaluation.metrics.items():
-        told[name] = f"{value:.6g} ± {evaluation.spread[name]:.2g} over {len(evaluation.replicates)} seeds"
-    if opening:
-        passed = "passed" if opening.passed else "not passed"
-        told["test split"] = (
-            f"{record.metric} {opening.metrics[record.metric]:.6g}, gate {passed}, opening {opening.number}"
-        )
-    told |= dict(record.params)
-    told |= {
-        "data": f"{record.data.source} ({record.data.fingerprint}), rows {record.data.rows}",
-        "trained on": f"{record.training.device}, {sum(r.seconds for r in record.training.replicates):.1f} s",
-        **{name: value for name, value in performance_rows(record.training.performance) if name != "device"},
-        "versions": ", ".join(f"{name} {version}" for name, version in record.training.versions.items()),
-        "created": record.created.isoformat(),
-        "image": record.image or "none, ran in process",
-        "key": record.key,
-    }
-    return told

@@ -85,7 +85,8 @@ class Performance(BaseModel):
 class Training(BaseModel):
     """All replicates of one attempt and what they ran on. `versions` maps package to version.
 
-    Trainings of older releases have no `performance`.
+    commit: of the code, see basekamp.models.source; "" where nobody knows. Trainings of older releases have none, and
+    no `performance`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,6 +96,7 @@ class Training(BaseModel):
     n_parameters: int
     device: str
     versions: dict[str, str]
+    commit: str = ""
     replicates: list[Replicate]
     performance: Performance | None = None
 

@@ -13,7 +13,7 @@ from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import count_flops
-from basekamp.models.source import code_version, software_versions
+from basekamp.models.source import code_commit, code_version, software_versions
 from basekamp.storage import Store, open_store
 from basekamp.tracking.settings import Tracking, read_tracking
 from basekamp.tracking.training import Groups, TrainingTracker, tracked_training
@@ -129,6 +129,7 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
             n_parameters=came_to.n_parameters,
             device=came_to.device,
             versions=software_versions(job.hyperparameters.model),
+            commit=code_commit(),
             replicates=[course.replicate(seed) for seed, course in enumerate(came_to.courses, job.first_seed)],
             performance=came_to.performance,
         )
