@@ -25,7 +25,7 @@ from basekamp.tracking.settings import Tracking, check_usable, chosen_trackers, 
 from basekamp.tracking.spool import Sent, Spool, spool_of, spools
 from basekamp.tracking.stored import put_spools
 from basekamp.tracking.sync import sync
-from basekamp.tracking.training import TrainingTracker, begin_event
+from basekamp.tracking.training import TrainingTracker, begin_event, tracked_training
 from tests.mlflow_server import MlflowServer, can_serve
 from tests.trainings import results, train
 
@@ -261,6 +261,29 @@ def test_two_senders_of_one_run_do_not_meet(tmp_path, home, monkeypatch):
 # -- trainings
 
 
+@pytest.fixture
+def sending_at_once(monkeypatch):
+    monkeypatch.setattr("basekamp.tracking.training.SECONDS_BEFORE_SENDING", 0.0)
+
+
+def test_training_starts_a_sender_only_after_a_while_or_when_it_fails(tmp_path, home, monkeypatch):
+    started = []
+    monkeypatch.setattr("basekamp.tracking.training._spawn", lambda command, _: started.append(command[3:5]))
+    for seconds, number in ((60.0, 0), (0.0, 1)):
+        monkeypatch.setattr("basekamp.tracking.training.SECONDS_BEFORE_SENDING", seconds)
+        with tracked_training(TRACKING, tmp_path, f"key-{seconds}", metric="accuracy", params={}, tags={}) as tracker:
+            tracker.note(list)
+            tracker.note(list)
+        assert len(started) == number
+    monkeypatch.setattr("basekamp.tracking.training.SECONDS_BEFORE_SENDING", 60.0)
+    with (
+        pytest.raises(InputError),
+        tracked_training(TRACKING, tmp_path, "fails", metric="accuracy", params={}, tags={}),
+    ):
+        raise InputError("no")
+    assert len(started) == 2 and started[1][1] == "mlflow"
+
+
 def test_training_without_tracking_leaves_no_trace(tables, tmp_path, home):
     train(tables["classification"], tmp_path / "model")
     assert not (home / "tracking").exists() and not (tmp_path / "model" / "tracking.json").exists()
@@ -273,7 +296,7 @@ def test_training_refuses_an_unknown_tracker_before_it_begins(tables, tmp_path, 
 
 @pytest.mark.parametrize("model", ["mlp", "boosting", "majority"])
 def test_training_with_a_tracker_that_is_down_ends_the_same_and_spools_every_epoch(
-    tables, tmp_path, home, monkeypatch, model
+    tables, tmp_path, home, monkeypatch, model, sending_at_once
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     settings = {"model": model, "seeds": 2, "width": 8, "n_trees": 5} | {"n_epochs": 4}
@@ -290,7 +313,7 @@ def test_training_with_a_tracker_that_is_down_ends_the_same_and_spools_every_epo
             assert [event["values"][key] for event in told[1:-1] if key in event["values"]] == values
 
 
-def test_training_with_a_tracker_that_never_answers_ends(tables, tmp_path, home, monkeypatch):
+def test_training_with_a_tracker_that_never_answers_ends(tables, tmp_path, home, monkeypatch, sending_at_once):
     with silence() as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         train(tables["classification"], tmp_path / "model", tracking=TRACKING.text(), n_epochs=30)
@@ -364,7 +387,9 @@ LONG = {"n_epochs": 600, "patience": 0, "seeds": 2, "batch_size": 32}
 
 
 @pytest.mark.slow
-def test_server_killed_in_mid_training_gets_every_point_by_sync(digits, tmp_path, home, mlflow, mlflow_server):
+def test_server_killed_in_mid_training_gets_every_point_by_sync(
+    digits, tmp_path, home, mlflow, mlflow_server, sending_at_once
+):
     killed = threading.Event()
 
     def kill_when_it_has_points() -> None:

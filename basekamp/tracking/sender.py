@@ -20,6 +20,7 @@ BUSY = 3
 """Exit status where another process is at it."""
 
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_SENDS = 15.0
 MOST_SECONDS_BETWEEN_TRIES = 30.0
 LOCK_SECONDS = 10.0
 LONGEST_ERROR = 300
@@ -108,15 +109,18 @@ def send(sender: Sender) -> int:
 
 def follow(sender: Sender, parent: int) -> int:
     """Send what a training writes until it has ended; the last try, after that, is the last."""
-    pause = SECONDS_BETWEEN_LOOKS
+
+    def is_through() -> bool:
+        return os.getppid() != parent or all(spool.has_ended for spool in sender.spools())
+
+    pause = SECONDS_BETWEEN_SENDS
     while True:
-        has_gone = os.getppid() != parent
-        is_through = has_gone or all(spool.has_ended for spool in sender.spools())
-        went_well = sender.try_once(closing=is_through)
-        if is_through:
+        is_last = is_through()
+        went_well = sender.try_once(closing=is_last)
+        if is_last:
             return 0 if went_well else 1
-        pause = SECONDS_BETWEEN_LOOKS if went_well else min(2 * pause, MOST_SECONDS_BETWEEN_TRIES)
-        _sleep(pause, lambda: os.getppid() != parent)
+        pause = SECONDS_BETWEEN_SENDS if went_well else min(2 * pause, MOST_SECONDS_BETWEEN_TRIES)
+        _sleep(pause, is_through)
 
 
 def _sleep(seconds: float, is_over: Callable[[], bool]) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ RUN_FILE = "tracking.json"
 """Beside a tracked model: the run that its training is at the trackers."""
 
 SECONDS_BETWEEN_WRITES = 0.5
+SECONDS_BEFORE_SENDING = 60.0
+"""A training that is shorter starts no process: compare-models sends its spool."""
 SHARE_OF_WAITING = 0.005
 MOST_SECONDS_OF_WAITING = 5.0
 
@@ -37,7 +40,8 @@ class TrainingTracker:
 
     def __init__(self, spool: Spool | None, metric: str) -> None:
         self.spool, self.metric = spool, metric
-        self.followers: list[str] = []
+        self.start_senders: Callable[[], Iterator[str]] = lambda: iter(())
+        self.followers: list[str] | None = None
         self.written_at = self.began_at = time.monotonic()
         self.epochs_done: dict[int, int] = {}
         self.index = self.in_spool = 0
@@ -56,9 +60,16 @@ class TrainingTracker:
             self._give_up(error)
 
     def note(self, groups: Callable[[], Groups]) -> None:
-        """Write the epochs that are new, at most every half second."""
+        """Write the epochs that are new, at most every half second; send them once the training is a long one."""
+        if time.monotonic() - self.began_at >= SECONDS_BEFORE_SENDING:
+            self.follow()
         if self.spool is not None and time.monotonic() - self.written_at >= SECONDS_BETWEEN_WRITES:
             self.write(groups())
+
+    def follow(self) -> None:
+        """Start what sends, once."""
+        if self.spool is not None and self.followers is None:
+            self.followers = list(self.start_senders())
 
     def write(self, groups: Groups) -> None:
         """Write the epochs that are new, each of a group as one line, in an order that no kill changes."""
@@ -85,7 +96,7 @@ class TrainingTracker:
         """Give the senders the moment that the training can spare."""
         spare = min(MOST_SECONDS_OF_WAITING, SHARE_OF_WAITING * (time.monotonic() - self.began_at))
         until = time.monotonic() + spare
-        while self.spool is not None and any(map(self.spool.left, self.followers)) and time.monotonic() < until:
+        while self.spool is not None and any(map(self.spool.left, self.followers or ())) and time.monotonic() < until:
             time.sleep(0.02)
 
     def _new(self, place: int, group: Sequence[tuple[int, Mapping[str, Sequence[float]]]]) -> Iterator[Event]:
@@ -135,11 +146,12 @@ def tracked_training(
     run = run_of(tracking, key)
     tracker = TrainingTracker(spool_of(run, TRAIN), metric)
     tracker.begin(begin_event(tracking, run, params, tags))
-    tracker.followers += _start_senders(tracking, run)
+    tracker.start_senders = partial(_start_senders, tracking, run)
     try:
         yield tracker
     except Exception:
         tracker.end("FAILED")
+        tracker.follow()  # no later step will send it
         raise
     tracker.end("FINISHED")
     try:
@@ -191,9 +203,10 @@ def _start_senders(tracking: Tracking, run: str) -> Iterator[str]:
 
 
 def _spawn(command: list[str], environment: Mapping[str, str]) -> None:
-    """Start a process in a session of its own, in a millisecond.
+    """Start a process in a group of its own, in a millisecond.
 
     It lowers its own priority: this process waits until it runs, which with the lowest from the start could take long.
+    It stays in this session: Linux shares the processor between sessions first, and only within one by priority.
     """
     nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
-    os.posix_spawn(command[0], command, environment, file_actions=nowhere, setsid=True)
+    os.posix_spawn(command[0], command, environment, file_actions=nowhere, setpgroup=0)
