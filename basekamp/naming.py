@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from basekamp.errors import InputError
 
@@ -92,7 +93,7 @@ def parse_name(text: str, *, aliases: Mapping[str, str] | None = None) -> Name:
         cut = int(match[1])
     if aliases:
         keys = [aliases.get(key, key) for key in keys]
-    fields = _read_fields(keys, values)
+    fields = dict(zip(keys, map(_read_value, values), strict=True))
     if len(fields) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise InputError(f"{_show(text)} gives the key {twice!r} more than once: keep one of them.")
@@ -185,17 +186,13 @@ def _base32(number: int) -> str:
     return "".join(_BASE32[number >> shift & 31] for shift in range(25, -1, -5))
 
 
-def _read_fields(keys: list[str], values: list[str]) -> dict[str, Value]:
-    """Give each value its type back; what holds an escape is always a string."""
-    fields: dict[str, Value] = {}
-    number_in = _NUMBER.fullmatch
-    for key, text in zip(keys, values, strict=True):  # one plain loop: a call for each value costs 2 µs a name
-        match = number_in(text)
-        if match is None:
-            fields[key] = _WORDS[text] if text in _WORDS else _unescape(text) if "%" in text else text
-        else:
-            fields[key] = int(text) if match[1] else float(text)
-    return fields
+@lru_cache(maxsize=4096)
+def _read_value(text: str) -> Value:
+    """Give a value its type back; what holds an escape is always a string. Settings recur from name to name."""
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        return _WORDS[text] if text in _WORDS else _unescape(text)
+    return int(text) if match[1] else float(text)
 
 
 def _unescape(text: str) -> str:
@@ -215,7 +212,7 @@ def _format_model(model: str) -> str:
 
 
 def _format_value(key: str, value: object) -> str:
-    """Write a value so that `_read_fields` gives it back."""
+    """Write a value so that `_read_value` gives it back."""
     if not isinstance(value, bool | int | float | str) and getattr(value, "shape", None) == ():
         value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, bool):

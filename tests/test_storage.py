@@ -775,3 +775,14 @@ def test_a_read_cut_in_the_middle_is_tried_again(
             with pytest.raises(StoreError, match="no connection .the connection was cut"):
                 store.fetch("a", tmp_path / "copy")
             assert list(tmp_path.iterdir()) == []
+
+
+def test_keys_are_those_of_the_entries_that_end_so(store):
+    names = ["a/x.json", "a/x.pth", "a/b/y.json", "ab/z.json", "a.json", "a/b.json"]
+    for name in names:
+        store.put(name, name.encode())
+    for prefix in ("", "a", "a/", "a/b", "ab/z", "none/"):
+        for suffix in ("", ".json", "h"):
+            expected = [entry.key for entry in store.entries(prefix) if entry.key.endswith(suffix)]
+            assert store.keys(prefix, suffix) == expected
+    assert store.keys("a/", ".json") == ["a/b.json", "a/b/y.json", "a/x.json"]

@@ -175,12 +175,11 @@ class Shelf:
 
 def read_shelves(store: Store, experiment: str | None = None) -> list[Shelf]:
     """List the store once (or one experiment of it) and sort what the names tell."""
-    found: dict[str, list[PurePosixPath]] = {}
-    for entry in store.entries(f"{experiment}/" if experiment else ""):
-        path = PurePosixPath(entry.key)
-        if path.suffix == RECORD and len(path.parts) > 2 and not path.parts[0].startswith("."):
-            found.setdefault(path.parts[0], []).append(path)
-    return [_shelf(name, paths) for name, paths in sorted(found.items())]
+    found: dict[str, list[str]] = {}
+    for key in store.keys(f"{experiment}/" if experiment else "", RECORD):
+        if key.count("/") > 1 and key[0] != ".":
+            found.setdefault(key[: key.index("/")], []).append(key)
+    return [_shelf(name, keys) for name, keys in sorted(found.items())]
 
 
 def read_shelf(store: Store, experiment: str) -> Shelf:
@@ -260,7 +259,7 @@ def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return [row | {"spread": None} if row["role"] == IMPORTED else row for row in told]
 
 
-def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
+def _shelf(experiment: str, keys: list[str]) -> Shelf:
     rows: list[Row] = []
     promotions: list[Promotion] = []
     rebases: list[Rebase] = []
@@ -268,29 +267,30 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
     strangers: list[str] = []
     imported: dict[str, list[Row]] = {}
     complete: set[str] = set()
-    for path in paths:
+    for key in keys:
+        _, *folders, name = key.split("/")
         try:
-            match path.parts[1:-1]:
-                case ("openings",):
-                    openings.append(str(parse_name(path.name).fields["of"]))
-                case ("promotions",):
-                    promotions.append(_promotion(path.name))
-                case ("rebases",):
-                    rebases.append(_rebase(path.name))
-                case ("baseline",):
-                    rows.append(_row(path, attempt=BASELINE))
-                case ("attempts", attempt):
-                    rows.append(_row(path, attempt=attempt))
-                case ("sweeps", _, "rounds" | "trials"):
+            match folders:
+                case ["attempts", attempt]:
+                    rows.append(_row(key, name, attempt=attempt))
+                case ["baseline"]:
+                    rows.append(_row(key, name, attempt=BASELINE))
+                case ["openings"]:
+                    openings.append(str(parse_name(name).fields["of"]))
+                case ["promotions"]:
+                    promotions.append(_promotion(name))
+                case ["rebases"]:
+                    rebases.append(_rebase(name))
+                case ["sweeps", _, "rounds" | "trials"]:
                     pass  # read by basekamp.sweeps.shelf
-                case ("imported", batch) if path.name == COMPLETE:
+                case ["imported", batch] if name == COMPLETE:
                     complete.add(batch)
-                case ("imported", batch):
-                    imported.setdefault(batch, []).append(_imported_row(path))
+                case ["imported", batch]:
+                    imported.setdefault(batch, []).append(_imported_row(key, name))
                 case _:
-                    strangers.append(str(path))
+                    strangers.append(key)
         except (InputError, KeyError, ValueError):
-            strangers.append(str(path))
+            strangers.append(key)
     rows = _in_lineages(sorted(rows, key=lambda row: row.id), sorted(rebases, key=lambda rebase: rebase.id))
     promotions.sort(key=lambda promotion: promotion.id)
     old = {row.id: row for batch in sorted(complete) for row in imported.get(batch, [])}  # two imports may have raced
@@ -298,8 +298,9 @@ def _shelf(experiment: str, paths: list[PurePosixPath]) -> Shelf:
     shelf = replace(shelf, imported=tuple(old.values()))
     shelf = shelf.at(max((row.lineage for row in rows), default=1))
     champion = shelf.champion
-    marked = tuple(replace(row, champion=champion is not None and row.id == champion.id) for row in shelf.rows)
-    return replace(shelf, rows=marked)
+    is_champion = (row is champion for row in shelf.rows)
+    marked = (replace(row, champion=True) if here else row for row, here in zip(shelf.rows, is_champion, strict=True))
+    return replace(shelf, rows=tuple(marked))
 
 
 def _in_lineages(rows: list[Row], rebases: list[Rebase]) -> list[Row]:
@@ -309,6 +310,8 @@ def _in_lineages(rows: list[Row], rebases: list[Rebase]) -> list[Row]:
     """
     ids = {row.id for row in rows}
     begun = [rebase for rebase in rebases if rebase.of in ids]
+    if not begun:
+        return rows
     lineages = [[i for i, rebase in enumerate(begun, 2) if _is_after(row.id, rebase)] for row in rows]
     return [replace(row, lineage=max(found, default=1)) for row, found in zip(rows, lineages, strict=True)]
 
@@ -318,51 +321,50 @@ def _is_after(row_id: str, rebase: Rebase) -> bool:
     return row_id == rebase.of or row_id[:SECOND] >= rebase.id[:SECOND]
 
 
-def _row(path: PurePosixPath, *, attempt: str) -> Row:
+def _row(key: str, file_name: str, *, attempt: str) -> Row:
     """Read a key: fields up to `n` are hyperparameters, those up to `spread` metrics, the last the deciding one."""
-    name = parse_name(path.name)
-    fields = dict(name.fields)
+    name = parse_name(file_name)
+    fields = name.fields
     keys = list(fields)
-    at_n, at_loss, at_spread = (keys.index(key) for key in ("n", "loss", "spread"))
+    at_n, at_loss, at_spread = keys.index("n"), keys.index("loss"), keys.index("spread")
     if name.id is None or not at_n < at_loss < at_spread:
-        raise InputError(f"{path} is no record's name: it needs n, loss and spread in this order, and an id.")
-    metrics = {key: float(fields[key]) for key in keys[at_n + 1 : at_spread]}
-    model_name = f"{stem(path.name)}{MODEL}"
+        raise InputError(f"{key} is no record's name: it needs n, loss and spread in this order, and an id.")
+    difference, low, verdict = fields.get("difference"), fields.get("low"), fields.get("verdict")
     return Row(
-        name=model_name,
-        key=str(path.with_name(model_name)),
-        experiment=path.parts[0],
+        name=f"{stem(file_name)}{MODEL}",
+        key=f"{stem(key)}{MODEL}",
+        experiment=key[: key.index("/")],
         role="baseline" if attempt == BASELINE else "attempt",
         attempt=attempt,
         id=name.id,
-        params={"model": name.model, **{key: fields[key] for key in keys[:at_n]}},
-        metric=list(metrics)[-1],
-        metrics=metrics,
+        params={"model": name.model, **{one: fields[one] for one in keys[:at_n]}},
+        metric=keys[at_spread - 1],
+        metrics={one: float(fields[one]) for one in keys[at_n + 1 : at_spread]},
         n=int(str(fields["n"])),
         spread=float(fields["spread"]),
-        difference=float(fields["difference"]) if "difference" in fields else None,
-        interval=(float(fields["low"]), float(fields["high"])) if "low" in fields else None,
-        verdict=str(fields["verdict"]) if "verdict" in fields else None,
+        difference=None if difference is None else float(difference),
+        interval=None if low is None else (float(low), float(fields["high"])),
+        verdict=None if verdict is None else str(verdict),
         cut=name.cut,
     )
 
 
-def _imported_row(path: PurePosixPath) -> Row:
+def _imported_row(key: str, file_name: str) -> Row:
     """Read a key: fields up to `from` are settings, those after it metrics, the last the deciding one."""
-    name = parse_name(path.name)
+    name = parse_name(file_name)
     keys = list(name.fields)
     at = keys.index(FROM)
     if name.id is None or keys[-1] == FROM:
-        raise InputError(f"{path} is no imported result's name: it needs from, a metric and an id.")
-    metrics = {key: float(name.fields[key]) for key in keys[at + 1 :]}
+        raise InputError(f"{key} is no imported result's name: it needs from, a metric and an id.")
+    metrics = {one: float(name.fields[one]) for one in keys[at + 1 :]}
     return Row(
-        name=path.name,
-        key=str(path),
-        experiment=path.parts[0],
+        name=file_name,
+        key=key,
+        experiment=key[: key.index("/")],
         role=IMPORTED,
         attempt=str(name.fields[FROM]),
         id=name.id,
-        params={"model": name.model, **{key: name.fields[key] for key in keys[:at]}},
+        params={"model": name.model, **{one: name.fields[one] for one in keys[:at]}},
         metric=list(metrics)[-1],
         metrics=metrics,
         n=1,

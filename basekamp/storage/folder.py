@@ -75,6 +75,11 @@ class FolderStore:
         folder, slash, _ = check_prefix(prefix).rpartition("/")
         return self._scan(folder + slash, prefix)
 
+    def keys(self, prefix: str = "", suffix: str = "") -> list[str]:
+        """The keys alone that start and end so, sorted: no file is looked at, only the names in their folders."""
+        folder, slash, _ = check_prefix(prefix).rpartition("/")
+        return sorted(self._names(folder + slash, prefix, suffix))
+
     def delete(self, key: str) -> None:
         """Remove `key`; nothing there is fine."""
         path = self._root / check_key(key)
@@ -184,15 +189,8 @@ class FolderStore:
 
     def _scan(self, folder: str, prefix: str) -> Iterator[Entry]:
         """Walk `folder` ('' or ending with '/') in key order: a folder sorts as its name and a '/'."""
-        try:
-            with os.scandir(self._root / folder) as found:
-                named = [(each.name + "/" if each.is_dir(follow_symlinks=False) else each.name, each) for each in found]
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if folder and isinstance(error, NotADirectoryError):  # a key that is a file has nothing below it
-                return
-            raise self._refused("list", repr(folder), error) from error
+        found = self._children(folder)
+        named = [(each.name + "/" if each.is_dir(follow_symlinks=False) else each.name, each) for each in found]
         for name, child in sorted(named, key=itemgetter(0)):
             key = folder + name
             if name[-1] == "/":
@@ -205,6 +203,33 @@ class FolderStore:
                     continue
                 if stat.S_ISREG(status.st_mode):
                     yield Entry(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def _names(self, folder: str, prefix: str, suffix: str) -> Iterator[str]:
+        """What `_scan` finds, in any order."""
+        below = []
+        for child in self._children(folder):
+            key = folder + child.name
+            if child.is_dir(follow_symlinks=False):
+                if is_key(key) and (f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/")):
+                    below.append(f"{key}/")
+            elif (
+                key.endswith(suffix) and key.startswith(prefix) and child.is_file(follow_symlinks=False) and is_key(key)
+            ):
+                yield key
+        for key in below:
+            yield from self._names(key, prefix, suffix)
+
+    def _children(self, folder: str) -> "list[os.DirEntry[str]]":
+        """What lies in a folder; nothing when it is gone, or is a file, below which no key lies."""
+        try:
+            with os.scandir(self._root / folder) as found:
+                return list(found)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            if folder and isinstance(error, NotADirectoryError):
+                return []
+            raise self._refused("list", repr(folder), error) from error
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:

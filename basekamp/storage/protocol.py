@@ -53,6 +53,9 @@ class Store(Protocol):
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List keys that start with the string `prefix`, sorted by code point; nothing there is no error."""
 
+    def keys(self, prefix: str = "", suffix: str = "") -> list[str]:
+        """List the keys alone that start and end so, sorted by code point; of a folder far quicker than `entries`."""
+
     def delete(self, key: str) -> None:
         """Remove `key`; nothing there is fine."""
 

@@ -84,6 +84,10 @@ class S3Store:
         # Not every service lists in key order: SeaweedFS and S3 Express do not.
         return iter(sorted(row for row in rows if is_key(row.key)))
 
+    def keys(self, prefix: str = "", suffix: str = "") -> list[str]:
+        """The keys alone that start and end so, sorted."""
+        return [entry.key for entry in self.entries(prefix) if entry.key.endswith(suffix)]
+
     def delete(self, key: str) -> None:
         """Remove `key`; nothing there is fine."""
         with suppress(KeyMissingError), self._explained("delete", check_key(key)):
