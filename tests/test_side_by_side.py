@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +90,24 @@ def test_attempt_of_several_experiments_is_refused_with_the_option_that_helps(st
         choose_rows(read_shelves(store), ["baseline", "deeper"])
 
 
-def test_records_of_other_metrics_are_refused(store: Store, tmp_path: Path) -> None:
+def test_records_of_other_metrics_or_experiments_are_refused(store: Store, tmp_path: Path) -> None:
     put(store, RMSE_BASE, None, tmp_path, experiment="prices")
     rows = [row for shelf in read_shelves(store) for row in shelf.rows]
-    with pytest.raises(InputError, match="was judged by rmse and .* by accuracy"):
+    with pytest.raises(InputError, match="is of prices and .* of digits: compare records of one experiment"):
         put_side_by_side(store, [rows[0], rows[-1]])
+    with pytest.raises(InputError, match="was judged by rmse and .* by accuracy"):
+        put_side_by_side(store, [rows[0], replace(rows[-1], experiment="digits")])
+
+
+def test_records_without_any_difference_or_noise_have_no_probability(store: Store, tmp_path: Path) -> None:
+    same = make_record("same", {"accuracy": 0.9, "f1": 0.9, "loss": 0.2}, MLP, baseline=BASE, minute=8)
+    one = predictions(0.8)
+    alike = Predictions(rows=one.rows, targets=one.targets, outputs=np.repeat(one.outputs[:1], 3, axis=0))
+    put(store, same, alike, tmp_path)
+    twin = same.model_copy(update={"id": "r1234567abcde", "key": same.key.replace(same.id, "r1234567abcde")})
+    put(store, twin, alike, tmp_path)
+    told = beside(store, same.id, twin.id).as_json()
+    assert json.loads(json.dumps(told, allow_nan=False))["differences"][0]["p_better"] is None
 
 
 def test_difference_is_what_verdicts_rest_on_and_only_what_differs_is_told(store: Store) -> None:

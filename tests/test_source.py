@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from basekamp.models import source
 from basekamp.models.source import REVISION, code_commit
 
 
@@ -34,6 +35,19 @@ def test_changes_since_the_commit_are_told_apart(checkout):
         told.add(code_commit())
         assert ("+" in code_commit()) == (depth > 1)
     assert len(told) == 3 and len({one.partition("+")[0] for one in told}) == 1
+
+
+def test_new_python_file_is_a_change_and_what_git_cannot_tell_is_unknown(checkout, monkeypatch):
+    (checkout / "below").mkdir()
+    monkeypatch.chdir(checkout / "below")
+    clean = code_commit()
+    (checkout / "new.py").write_text("depth = 2\n")
+    first = code_commit()
+    (checkout / "new.py").write_text("depth = 3\n")
+    assert clean != first != code_commit() and first.startswith(f"{clean}+")
+    whole = source._git
+    monkeypatch.setattr(source, "_git", lambda *command: None if "diff" in command else whole(*command))
+    assert code_commit() == f"{clean}+unknown"
 
 
 def test_image_tells_its_own_commit(checkout, monkeypatch):

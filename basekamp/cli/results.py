@@ -184,7 +184,25 @@ def compare(names: tuple[str, ...], store: str, experiment: str | None, page: Pa
         click.echo(json.dumps(told.as_json(), indent=1))
         return
     _print(comparison_table(told))
-    click.echo(f"\npage: {page}" if page else f"\nNext: basekamp compare {' '.join(names)} --html page.html")
+    click.echo(f"\npage: {page}" if page else "\nNext: the same with --html page.html")
+
+
+@click.command()
+@click.argument("place", metavar="FILE|EXPERIMENT")
+@STORE_OPTION
+@click.option("-o", "--output", "page", type=click.Path(path_type=Path), help="Default: EXPERIMENT.html here.")
+def report(place: str, store: str, page: Path | None) -> None:
+    """Write the report of an experiment: one page of all that was tried, to keep or to send."""
+    from basekamp.records.story import read_story
+    from basekamp.report.experiment import experiment_html
+    from basekamp.storage import open_store
+    from basekamp.storage.protocol import whole_file
+
+    story = read_story(open_store(store_url(store)), experiment_name(place))
+    page = page or Path(f"{story.shelf.experiment}.html")
+    with whole_file(page) as file:
+        file.write(experiment_html(story).encode())
+    click.echo(f"{page}: {len(story.shelf.rows)} records. It loads nothing: open it in a browser, or send it.")
 
 
 def _shelves(place: str | None, store: str) -> "list[Shelf]":

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from importlib.metadata import version
 from pathlib import Path
@@ -43,23 +44,34 @@ def software_versions(model: str) -> dict[str, str]:
 def code_commit() -> str:
     """The commit of the image, or else of the checkout that the current directory lies in; "" where nobody knows.
 
-    Changes since the commit, of files that git tracks, add '+' and a digest of them.
+    Changes since the commit, of files that git tracks and of new Python files, add '+' and a digest of them; '+unknown'
+    where git cannot tell in time.
     """
     revision = os.environ.get(REVISION, "")
     if revision:
         return "" if revision == "unknown" else revision
-    commit = _git("rev-parse", "HEAD").decode("ascii", "replace").strip()
-    changes = _git("diff", "HEAD") if commit else b""
-    return f"{commit}+{hashlib.sha256(changes).hexdigest()[:12]}" if changes else commit
+    commit = (_git("rev-parse", "HEAD") or b"").decode("ascii", "replace").strip()
+    if not commit:
+        return ""
+    top = os.fsdecode((_git("rev-parse", "--show-toplevel") or b"").rstrip(b"\n"))
+    changes = _git("diff", "HEAD")
+    new = _git("-C", top, "ls-files", "--others", "--exclude-standard", "-z", "--", "*.py")
+    if changes is None or new is None:
+        return f"{commit}+unknown"
+    digest = hashlib.sha256(changes)
+    for name in filter(None, new.split(b"\0")):
+        with suppress(OSError):
+            digest.update(name + b"\0" + Path(top, os.fsdecode(name)).read_bytes())
+    return f"{commit}+{digest.hexdigest()[:12]}" if changes or new else commit
 
 
-def _git(*command: str) -> bytes:
-    """What git prints; nothing without git, outside of a checkout, or when it takes too long."""
+def _git(*command: str) -> bytes | None:
+    """What git prints; None without git, outside of a checkout, or when it takes too long."""
     try:
         done = subprocess.run(["git", *command], capture_output=True, timeout=GIT_SECONDS)
     except (OSError, subprocess.SubprocessError):
-        return b""
-    return done.stdout if done.returncode == 0 else b""
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _module_files(module: str) -> list[Path]:

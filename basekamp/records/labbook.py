@@ -62,6 +62,11 @@ def read_labbook(store: Store, shelves: Sequence[Shelf]) -> list[Page]:
     return sorted(pages, key=lambda page: (page.when or _UNKNOWN, order[page.kind], page.row.id))
 
 
+def read_hypotheses(store: Store, rows: Sequence[Row]) -> dict[str, str]:
+    """The hypothesis of each record by its id; "" where there is none or it cannot be read."""
+    return {page.row.id: page.hypothesis for page in _records(store, rows)}
+
+
 def search(pages: Iterable[Page], text: str) -> list[Hit]:
     """The records whose hypothesis, names and settings hold every word of a text; the best hits first.
 

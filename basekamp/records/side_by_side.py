@@ -1,5 +1,6 @@
 """Records side by side: what differs between them, and how far each is from the first."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,11 +82,16 @@ def choose_rows(shelves: Sequence[Shelf], names: Sequence[str]) -> list[Row]:
 def put_side_by_side(store: Store, rows: Sequence[Row]) -> SideBySide:
     """Read the records and measure each against the first, on the examples that both were measured on.
 
-    Raises InputError when they are not of one deciding metric, or one is imported.
+    Raises InputError when they are not of one experiment and one deciding metric, or one is imported.
     """
     for row in rows:
         if row.role == "imported":
             raise InputError(f"{row.attempt} is imported, and nobody knows its noise: compare records.")
+        if row.experiment != rows[0].experiment:
+            raise InputError(
+                f"{row.attempt} is of {row.experiment} and {rows[0].attempt} of {rows[0].experiment}: compare records "
+                "of one experiment."
+            )
         if row.metric != rows[0].metric:
             raise InputError(
                 f"{row.attempt} was judged by {row.metric} and {rows[0].attempt} by {rows[0].metric}: compare records "
@@ -178,4 +184,5 @@ def _gap(store: Store, record: Record, first: Record) -> Gap:
         return Gap(plain, why="measured on other examples")
     except BasekampError:
         return Gap(plain, why="its predictions were removed")
-    return Gap(difference.value, difference.interval(), difference.probability_better())
+    p_better = difference.probability_better()
+    return Gap(difference.value, difference.interval(), None if math.isnan(p_better) else p_better)

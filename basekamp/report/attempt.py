@@ -63,7 +63,7 @@ def attempt_html(record: Record, baseline: Record | None, shelf: Shelf) -> str:
         num_rows=len(rows),
         is_champion=any(row.champion and row.id == record.id for _, row in rows),
         gate_closed=_why_closed(record, other),
-        confusion=_confusion(record),
+        confusion=shaded_confusion(record),
         many_classes=len(record.evaluation.classes) > MANY_CLASSES,
         charts=_charts(record, other, shown),
         performance=performance_rows(record.training.performance),
@@ -170,7 +170,7 @@ def _why_closed(record: Record, baseline: Record | None) -> str:
     return "The test split stayed closed: the attempt is no better on validation than the champion so far."
 
 
-def _confusion(record: Record) -> list[list[Cell]]:
+def shaded_confusion(record: Record) -> list[list[Cell]]:
     """Counts with a shade: hits by their share of the row, errors by its square root, so that few still show."""
     matrix = []
     for i, counts in enumerate(record.evaluation.confusion):

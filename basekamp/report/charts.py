@@ -112,7 +112,9 @@ def interval_chart(comparison: Comparison) -> str:
     return _chart("interval", label, (WIDE, TALL), draw)
 
 
-def experiment_chart(rows: Sequence[tuple[int, Row]], this: str, expect: float | None) -> str:
+def experiment_chart(
+    rows: Sequence[tuple[int, Row]], this: str, expect: float | None, *, size: tuple[int, int] = (WIDE, TALL)
+) -> str:
     """The deciding metric of every record in order, on the baseline's noise band.
 
     rows: pairs of order number and record; `this`: the id of the record of this page. Empty with one record only.
@@ -143,7 +145,7 @@ def experiment_chart(rows: Sequence[tuple[int, Row]], this: str, expect: float |
         _whole_ticks(axes, 12)
         _few_ticks(axes, y=6)
 
-    return _chart("experiment", f"{metric} of the {len(rows)} records of this experiment in order.", (WIDE, TALL), draw)
+    return _chart("experiment", f"{metric} of the {len(rows)} records of this experiment in order.", size, draw)
 
 
 def seeds_chart(record: Record) -> str:

@@ -65,7 +65,7 @@ def comparison_html(told: SideBySide) -> str:
 
 def chance(gap: Gap) -> str:
     """P(better) in per cent, never 0 or 100; why it is not known where it is not."""
-    if gap.p_better is None or math.isnan(gap.p_better):
+    if gap.p_better is None:
         return "–"
     percent = 100 * gap.p_better
     return "> 99.9 %" if percent > 99.9 else "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %"

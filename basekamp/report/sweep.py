@@ -1,6 +1,5 @@
 """The report of a sweep: what it found and spent, every trial as a line through its settings, and what mattered."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,60 +7,19 @@ from basekamp.evaluation.goals import METRICS
 from basekamp.hyperparameters import Option
 from basekamp.report.numbers import change, direction, number, setting, signed
 from basekamp.report.page import render
+from basekamp.report.parallel import BOTTOM, TOP, WIDTH, Axis, Line, Route, Scale, parallel
 from basekamp.sweeps.outcome import Outcome
 from basekamp.sweeps.settings import is_range
 from basekamp.sweeps.shelf import Told
 
 MOST_ROWS, MOST_LINES = 100, 400
 BEST_SHARE = 0.1
-WIDTH, TOP, BOTTOM = 1000, 34, 300
-TICKS = 5
 METHODS = {
     "grid": "every combination",
     "random": "at random",
     "tpe": "by TPE: each round learns from those before",
     "halving": "by successive halving: in each round the best third goes on with three times the epochs",
 }
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One upright axis of the parallel coordinates; ticks are pairs of y and text."""
-
-    name: str
-    x: float
-    ticks: list[tuple[float, str]]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One trial: points as SVG has them, the class of its stroke, and what a pointer shows."""
-
-    points: str
-    kind: str
-    title: str
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """From a value to the height of its point."""
-
-    low: float
-    high: float
-    is_log: bool
-
-    def y(self, value: float) -> float:
-        low, high, at = (math.log(end) if self.is_log else end for end in (self.low, self.high, value))
-        return round(BOTTOM - (BOTTOM - TOP) * (at - low) / ((high - low) or 1.0), 1)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        values = [self._at(i / (TICKS - 1)) for i in range(TICKS)]
-        return [(self.y(value), f"{value:.3g}") for value in values]
-
-    def _at(self, share: float) -> float:
-        if self.is_log:
-            return math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
-        return self.low + share * (self.high - self.low)
 
 
 def sweep_html(outcome: Outcome) -> str:
@@ -102,48 +60,24 @@ def sweep_html(outcome: Outcome) -> str:
 def _parallel(outcome: Outcome, trials: Sequence[Told]) -> tuple[list[Axis], list[Line]]:
     """Axes for what was searched and for the metric, and a line for each trial, the best drawn last."""
     keys = list(outcome.first.sweep.over)
-    chosen = [outcome.choices[one.number] for one in trials]
-    scales: list[_Scale | list[Option]] = [_scale(outcome, key) for key in keys]
     values = [one.value for one in trials]
-    scales.append(_Scale(min(values), max(values), is_log=False))
-    step = (WIDTH - 120) / max(len(keys), 1)
-    xs = [round(50 + i * step, 1) for i in range(len(scales))]
-    axes = [Axis(name, x, _ticks(scale)) for name, x, scale in zip([*keys, outcome.metric], xs, scales, strict=True)]
+    scales: dict[str, Scale | list[Option]] = {key: _scale(outcome, key) for key in keys}
+    scales[outcome.metric] = Scale(min(values), max(values), is_log=False)
     num_best = max(1, round(BEST_SHARE * len(trials)))
     lines = []
-    for place, (one, choice) in enumerate(zip(trials, chosen, strict=True)):
-        heights = [
-            _height(scale, value)
-            for scale, value in zip(scales, [*(choice[key] for key in keys), one.value], strict=True)
-        ]
+    for place, one in enumerate(trials):
+        choice = outcome.choices[one.number]
         kind = "winner" if one.number == outcome.winner.number else "best" if place < num_best else "other"
         told = ", ".join(f"{key} {setting(value)}" for key, value in choice.items())
-        points = " ".join(f"{x},{y}" for x, y in zip(xs, heights, strict=True))
-        lines.append(Line(points, kind, f"trial {one.number}: {told}: {outcome.metric} {number(one.value)}"))
-    lines.reverse()
-    return axes, sorted(lines, key=lambda line: ("other", "best", "winner").index(line.kind))
+        title = f"trial {one.number}: {told}: {outcome.metric} {number(one.value)}"
+        lines.append(Route(str(one.number), [*(choice[key] for key in keys), one.value], kind, title))
+    return parallel(scales, lines)
 
 
-def _scale(outcome: Outcome, key: str) -> _Scale | list[Option]:
+def _scale(outcome: Outcome, key: str) -> Scale | list[Option]:
     """A range as it was given, or the list of single values."""
     values = outcome.first.sweep.over[key]
-    return _Scale(float(values[0]), float(values[1]), is_log=values[2] == "log") if is_range(values) else values
-
-
-def _height(scale: _Scale | list[Option], value: Option) -> float:
-    if isinstance(scale, _Scale):
-        return scale.y(float(value))
-    return _place(scale.index(value), len(scale))
-
-
-def _ticks(scale: _Scale | list[Option]) -> list[tuple[float, str]]:
-    if isinstance(scale, _Scale):
-        return scale.ticks()
-    return [(_place(i, len(scale)), setting(value)) for i, value in enumerate(scale)]
-
-
-def _place(i: int, number_of: int) -> float:
-    return round(BOTTOM - (BOTTOM - TOP) * (i / (number_of - 1) if number_of > 1 else 0.5), 1)
+    return Scale(float(values[0]), float(values[1]), is_log=values[2] == "log") if is_range(values) else values
 
 
 @dataclass(frozen=True)
@@ -171,7 +105,7 @@ def _climb(outcome: Outcome) -> Climb | None:
         return None
     values = [value for _, value in best] + [outcome.baseline.mean]
     margin = 0.08 * (max(values) - min(values)) or 0.01
-    scale = _Scale(min(values) - margin, max(values) + margin, is_log=False)
+    scale = Scale(min(values) - margin, max(values) + margin, is_log=False)
 
     def x(epochs: int) -> float:
         return round(60 + (WIDTH - 90) * epochs / spent, 1)

@@ -38,7 +38,8 @@ def propose(sweep: Sweep, count: int, *, results: Sequence[Result], seed: int) -
     known = [result.choice for result in results]
     if sweep.method == "grid":
         return [choice for choice in grid_of(sweep) if choice not in known][:count]
-    study, spaces = _study(sweep, results, seed), distributions(sweep)
+    spaces = distributions(sweep)
+    study = _study(spaces, results, _sampler(sweep, seed))
     proposed: list[Choice] = []
     for _ in range(count * MOST_TRIES):
         if len(proposed) == count:
@@ -50,6 +51,11 @@ def propose(sweep: Sweep, count: int, *, results: Sequence[Result], seed: int) -
 
 
 def importance(sweep: Sweep, results: Sequence[Result]) -> dict[str, float]:
+    """Each hyperparameter's share of the variance of the results of a sweep."""
+    return explained_variance(distributions(sweep), results)
+
+
+def explained_variance(spaces: "dict[str, BaseDistribution]", results: Sequence[Result]) -> dict[str, float]:
     """Each hyperparameter's share of the variance of the results, by fANOVA; empty where too little is known.
 
     Source: Hutter, Hoos and Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, 2014.
@@ -59,7 +65,7 @@ def importance(sweep: Sweep, results: Sequence[Result]) -> dict[str, float]:
         return {}
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    told = get_param_importances(_study(sweep, results, 0), evaluator=FanovaImportanceEvaluator(seed=0))
+    told = get_param_importances(_study(spaces, results), evaluator=FanovaImportanceEvaluator(seed=0))
     return {key: float(share) for key, share in told.items() if math.isfinite(share)}
 
 
@@ -78,13 +84,14 @@ def distributions(sweep: Sweep) -> "dict[str, BaseDistribution]":
     return spaces
 
 
-def _study(sweep: Sweep, results: Sequence[Result], seed: int) -> "Study":
+def _study(
+    spaces: "dict[str, BaseDistribution]", results: Sequence[Result], sampler: "BaseSampler | None" = None
+) -> "Study":
     """What Optuna would know had it proposed all that was tried; a choice that diverged is the worst there was."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=_sampler(sweep, seed), direction="maximize")
-    spaces = distributions(sweep)
+    study = optuna.create_study(sampler=sampler, direction="maximize")
     worst = min((result.score for result in results if result.score is not None), default=0.0)
     for result in results:
         value = worst if result.score is None else result.score

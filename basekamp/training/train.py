@@ -113,6 +113,7 @@ def train_model(
 
 def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
     """Do this process's share of a job, on its own device; the one that leads writes the results."""
+    commit = code_commit()  # now, for the files may change while it lasts
     data = load_dataset(job.dataset)
     _check(data.schema, metric=job.metric, seeds=job.seeds)
     key = _key(data.schema, job.hyperparameters, job.metric, job.seeds, job.first_seed, str(device.type), crew.size)
@@ -129,7 +130,7 @@ def train_share(job: Job, device: torch.device, crew: Crew) -> Training:
             n_parameters=came_to.n_parameters,
             device=came_to.device,
             versions=software_versions(job.hyperparameters.model),
-            commit=code_commit(),
+            commit=commit,
             replicates=[course.replicate(seed) for seed, course in enumerate(came_to.courses, job.first_seed)],
             performance=came_to.performance,
         )
