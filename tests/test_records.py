@@ -443,7 +443,7 @@ def test_falling_back_twice_ends_at_the_baseline_and_deletes_nothing(climbed, cl
 
 def test_each_of_many_fallbacks_within_one_second_counts(climbed, clock):
     clock.step = timedelta(0)
-    for row in climbed.shelf.rows * 2:
+    for row in [*climbed.shelf.rows] * 2:
         fall_back(climbed.store, climbed.shelf, row)
         assert climbed.shelf.champion.id == row.id
     assert len(climbed.shelf.promotions) == 2 + 8

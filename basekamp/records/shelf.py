@@ -13,62 +13,64 @@ Rebases part an experiment into lineages. Each has its own baseline and champion
 openings of the test split are counted through all of them, for the data is the same.
 """
 
-import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from basekamp.errors import InputError
 from basekamp.naming import Value, id_time, parse_name
-from basekamp.records.record import BASELINE, Record, Role
+from basekamp.records.record import BASELINE, Record
+from basekamp.records.row import (
+    FROM,
+    IMPORTED,
+    MODEL,
+    RECORD,
+    Found,
+    Row,
+    Rows,
+    collector_paused,
+    find_id,
+    imported_row,
+    stem,
+)
 from basekamp.storage import Store
+
+__all__ = [
+    "COMPLETE",
+    "FROM",
+    "IMPORTED",
+    "MODEL",
+    "PREDICTIONS",
+    "Promotion",
+    "RECORD",
+    "REPORT",
+    "Rebase",
+    "Row",
+    "Shelf",
+    "TRACE",
+    "find_in",
+    "find_row",
+    "holds",
+    "id_in",
+    "read_record",
+    "read_shelf",
+    "read_shelves",
+    "record_key",
+    "rows_as_json",
+    "stem",
+]
 
 SECOND = 7
 """How many characters of an id tell when it was made."""
 
-IMPORTED: Literal["imported"] = "imported"
-COMPLETE, FROM = "complete.json", "from"
-"""The folder of old results, what makes a batch of them count, and the field between their settings and metrics."""
+COMPLETE = "complete.json"
+"""What makes a batch of old results count."""
 
-MODEL, PREDICTIONS, REPORT, RECORD, TRACE = ".pth", ".npz", ".html", ".json", ".gz"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One record as its key tells it: numbers as rounded in the name, `cut` hyperparameters left to the JSON.
-
-    Of an imported result `n` is 1, the spread NaN, for nobody knows it, and the name that of its JSON.
-    """
-
-    name: str
-    key: str
-    experiment: str
-    role: Role
-    attempt: str
-    id: str
-    params: dict[str, Value]
-    metric: str
-    metrics: dict[str, float]
-    n: int
-    spread: float
-    difference: float | None
-    interval: tuple[float, float] | None
-    verdict: str | None
-    champion: bool = False
-    cut: int = 0
-    lineage: int = 1
-
-    @property
-    def value(self) -> float:
-        """The deciding metric, mean over replicates."""
-        return self.metrics[self.metric]
-
-    def beside(self, extension: str) -> str:
-        """The key of the file of the same stem with another extension."""
-        return stem(self.key) + extension
+PREDICTIONS, REPORT, TRACE = ".npz", ".html", ".gz"
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ class Shelf:
     """
 
     experiment: str
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     promotions: tuple[Promotion, ...]
     openings: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
-    earlier: tuple[Row, ...] = ()
+    earlier: Sequence[Row] = ()
     imported: tuple[Row, ...] = ()
 
     @property
@@ -113,7 +115,8 @@ class Shelf:
     @property
     def baseline(self) -> Row | None:
         """The oldest baseline: the pinned one."""
-        return next((row for row in self.rows if row.role == "baseline"), None)
+        rows = self.rows.of_attempt(BASELINE) if isinstance(self.rows, Rows) else self.rows
+        return next((row for row in rows if row.role == "baseline"), None)
 
     @property
     def champion(self) -> Row | None:
@@ -161,7 +164,7 @@ class Shelf:
 
         A promotion of a run that was cut off before its record was written counts for nothing.
         """
-        by_id = {row.id: row for row in self.rows}
+        by_id = _with_ids(self.rows, {promotion.of for promotion in self.promotions})
         climb = [self.baseline] if self.baseline else []
         for promotion in self.promotions:
             row = by_id.get(promotion.of)
@@ -176,10 +179,10 @@ class Shelf:
 def read_shelves(store: Store, experiment: str | None = None) -> list[Shelf]:
     """List the store once (or one experiment of it) and sort what the names tell."""
     found: dict[str, list[str]] = {}
-    for key in store.keys(f"{experiment}/" if experiment else "", RECORD):
-        if key.count("/") > 1 and key[0] != ".":
+    with collector_paused():
+        for key in _records(store, experiment):
             found.setdefault(key[: key.index("/")], []).append(key)
-    return [_shelf(name, keys) for name, keys in sorted(found.items())]
+        return [_shelf(name, keys) for name, keys in sorted(found.items())]
 
 
 def read_shelf(store: Store, experiment: str) -> Shelf:
@@ -188,8 +191,15 @@ def read_shelf(store: Store, experiment: str) -> Shelf:
 
 
 def find_row(store: Store, name: str) -> Row:
-    """The record or imported result with this name, id or key; raises InputError when there is none."""
-    return find_in([row for shelf in read_shelves(store) for row in (*shelf.every, *shelf.imported)], name, store.url)
+    """The record or imported result with this name, id or key; raises InputError when there is none.
+
+    Only the experiments with a key that holds the last part of the name are read.
+    """
+    wanted = PurePosixPath(name).name.removesuffix(RECORD).removesuffix(MODEL)
+    keys = _records(store)
+    homes = sorted({key[: key.index("/")] for key in keys if wanted in key})
+    shelves = (_shelf(home, [key for key in keys if key.startswith(f"{home}/")]) for home in homes)
+    return find_in((row for shelf in shelves for row in _candidates(shelf, wanted)), name, store.url)
 
 
 def find_in(rows: Iterable[Row], name: str, place: str) -> Row:
@@ -232,11 +242,6 @@ def id_in(key: str) -> str | None:
         return None
 
 
-def stem(key: str) -> str:
-    """The key without its last extension."""
-    return key.rpartition(".")[0]
-
-
 def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Rows as plain values, for `--json`."""
     keys = (
@@ -259,8 +264,20 @@ def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return [row | {"spread": None} if row["role"] == IMPORTED else row for row in told]
 
 
+def _records(store: Store, experiment: str | None = None) -> list[str]:
+    keys = store.keys(f"{experiment}/" if experiment else "", RECORD)
+    return [key for key in keys if key[0] != "." and key.count("/") > 1]
+
+
+def _candidates(shelf: Shelf, wanted: str) -> Iterator[Row]:
+    """The rows that `find_in` could mean by it: those that have it in their keys."""
+    for rows in (shelf.earlier, shelf.rows):
+        yield from rows.holding(wanted) if isinstance(rows, Rows) else rows
+    yield from shelf.imported
+
+
 def _shelf(experiment: str, keys: list[str]) -> Shelf:
-    rows: list[Row] = []
+    found: list[Found] = []
     promotions: list[Promotion] = []
     rebases: list[Rebase] = []
     openings: list[str] = []
@@ -272,9 +289,9 @@ def _shelf(experiment: str, keys: list[str]) -> Shelf:
         try:
             match folders:
                 case ["attempts", attempt]:
-                    rows.append(_row(key, name, attempt=attempt))
+                    found.append((find_id(name), key, attempt))
                 case ["baseline"]:
-                    rows.append(_row(key, name, attempt=BASELINE))
+                    found.append((find_id(name), key, BASELINE))
                 case ["openings"]:
                     openings.append(str(parse_name(name).fields["of"]))
                 case ["promotions"]:
@@ -286,94 +303,46 @@ def _shelf(experiment: str, keys: list[str]) -> Shelf:
                 case ["imported", batch] if name == COMPLETE:
                     complete.add(batch)
                 case ["imported", batch]:
-                    imported.setdefault(batch, []).append(_imported_row(key, name))
+                    imported.setdefault(batch, []).append(imported_row(key, name))
                 case _:
                     strangers.append(key)
         except (InputError, KeyError, ValueError):
             strangers.append(key)
-    rows = _in_lineages(sorted(rows, key=lambda row: row.id), sorted(rebases, key=lambda rebase: rebase.id))
+    found.sort(key=itemgetter(0))
+    lineages = _lineages([one[0] for one in found], sorted(rebases, key=lambda rebase: rebase.id))
+    present = max(lineages, default=1)
+    split = [[i for i, lineage in enumerate(lineages) if (lineage == present) is here] for here in (True, False)]
+    rows, earlier = (Rows([found[i] for i in chosen], [lineages[i] for i in chosen]) for chosen in split)
     promotions.sort(key=lambda promotion: promotion.id)
     old = {row.id: row for batch in sorted(complete) for row in imported.get(batch, [])}  # two imports may have raced
-    shelf = Shelf(experiment, tuple(rows), tuple(promotions), tuple(openings), tuple(strangers))
-    shelf = replace(shelf, imported=tuple(old.values()))
-    shelf = shelf.at(max((row.lineage for row in rows), default=1))
-    champion = shelf.champion
-    is_champion = (row is champion for row in shelf.rows)
-    marked = (replace(row, champion=True) if here else row for row, here in zip(shelf.rows, is_champion, strict=True))
-    return replace(shelf, rows=tuple(marked))
+    shelf = Shelf(
+        experiment, rows, tuple(promotions), tuple(openings), tuple(strangers), earlier, imported=tuple(old.values())
+    )
+    return replace(shelf, rows=rows.crowned(shelf.champion))
 
 
-def _in_lineages(rows: list[Row], rebases: list[Rebase]) -> list[Row]:
-    """Number each row's lineage: a rebase begins one with the baseline it names and what is recorded from then on.
+def _with_ids(rows: Sequence[Row], ids: Collection[str]) -> dict[str, Row]:
+    """The rows of these ids; of a listing only they are read."""
+    if isinstance(rows, Rows):
+        return rows.with_ids(ids)
+    return {row.id: row for row in rows if row.id in ids}
+
+
+def _lineages(ids: Sequence[str], rebases: list[Rebase]) -> list[int]:
+    """Number each id's lineage: a rebase begins one with the baseline it names and what is recorded from then on.
 
     A rebase whose baseline is gone counts for nothing.
     """
-    ids = {row.id for row in rows}
-    begun = [rebase for rebase in rebases if rebase.of in ids]
+    known = set(ids) if rebases else set()
+    begun = [rebase for rebase in rebases if rebase.of in known]
     if not begun:
-        return rows
-    lineages = [[i for i, rebase in enumerate(begun, 2) if _is_after(row.id, rebase)] for row in rows]
-    return [replace(row, lineage=max(found, default=1)) for row, found in zip(rows, lineages, strict=True)]
+        return [1] * len(ids)
+    return [max((i for i, rebase in enumerate(begun, 2) if _is_after(one, rebase)), default=1) for one in ids]
 
 
 def _is_after(row_id: str, rebase: Rebase) -> bool:
     """Ids tell the second, and what follows a rebase may be recorded within its own."""
     return row_id == rebase.of or row_id[:SECOND] >= rebase.id[:SECOND]
-
-
-def _row(key: str, file_name: str, *, attempt: str) -> Row:
-    """Read a key: fields up to `n` are hyperparameters, those up to `spread` metrics, the last the deciding one."""
-    name = parse_name(file_name)
-    fields = name.fields
-    keys = list(fields)
-    at_n, at_loss, at_spread = keys.index("n"), keys.index("loss"), keys.index("spread")
-    if name.id is None or not at_n < at_loss < at_spread:
-        raise InputError(f"{key} is no record's name: it needs n, loss and spread in this order, and an id.")
-    difference, low, verdict = fields.get("difference"), fields.get("low"), fields.get("verdict")
-    return Row(
-        name=f"{stem(file_name)}{MODEL}",
-        key=f"{stem(key)}{MODEL}",
-        experiment=key[: key.index("/")],
-        role="baseline" if attempt == BASELINE else "attempt",
-        attempt=attempt,
-        id=name.id,
-        params={"model": name.model, **{one: fields[one] for one in keys[:at_n]}},
-        metric=keys[at_spread - 1],
-        metrics={one: float(fields[one]) for one in keys[at_n + 1 : at_spread]},
-        n=int(str(fields["n"])),
-        spread=float(fields["spread"]),
-        difference=None if difference is None else float(difference),
-        interval=None if low is None else (float(low), float(fields["high"])),
-        verdict=None if verdict is None else str(verdict),
-        cut=name.cut,
-    )
-
-
-def _imported_row(key: str, file_name: str) -> Row:
-    """Read a key: fields up to `from` are settings, those after it metrics, the last the deciding one."""
-    name = parse_name(file_name)
-    keys = list(name.fields)
-    at = keys.index(FROM)
-    if name.id is None or keys[-1] == FROM:
-        raise InputError(f"{key} is no imported result's name: it needs from, a metric and an id.")
-    metrics = {one: float(name.fields[one]) for one in keys[at + 1 :]}
-    return Row(
-        name=file_name,
-        key=key,
-        experiment=key[: key.index("/")],
-        role=IMPORTED,
-        attempt=str(name.fields[FROM]),
-        id=name.id,
-        params={"model": name.model, **{one: name.fields[one] for one in keys[:at]}},
-        metric=list(metrics)[-1],
-        metrics=metrics,
-        n=1,
-        spread=math.nan,
-        difference=None,
-        interval=None,
-        verdict=None,
-        cut=name.cut,
-    )
 
 
 def _promotion(file_name: str) -> Promotion:

@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from basekamp.errors import ChecksumError, KeyExistsError, KeyMissingError, StoreError
 from basekamp.storage.protocol import (
+    MAX_PART_BYTES,
     Entry,
     check_key,
     check_prefix,
@@ -208,14 +209,16 @@ class FolderStore:
         """What `_scan` finds, in any order."""
         below = []
         for child in self._children(folder):
-            key = folder + child.name
+            name = child.name
+            key = folder + name
             if child.is_dir(follow_symlinks=False):
                 if is_key(key) and (f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/")):
                     below.append(f"{key}/")
-            elif (
-                key.endswith(suffix) and key.startswith(prefix) and child.is_file(follow_symlinks=False) and is_key(key)
-            ):
-                yield key
+            elif key.endswith(suffix) and key.startswith(prefix) and child.is_file(follow_symlinks=False):
+                # Below a folder that is a key, most names need no closer look to be one.
+                plain = folder and len(key) <= MAX_PART_BYTES and name.isascii() and name.isprintable()
+                if (plain and "\\" not in name) or is_key(key):
+                    yield key
         for key in below:
             yield from self._names(key, prefix, suffix)
 
