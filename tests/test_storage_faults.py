@@ -111,6 +111,18 @@ def test_a_create_whose_answer_is_always_lost_is_done_and_never_taken_by_another
     assert healthy.get("a") == content
 
 
+@pytest.mark.parametrize("size", [1000, PART_BYTES + 1], ids=["one request", "parts"])
+def test_a_bit_flipped_on_the_way_up_never_reaches_the_server(
+    s3_env: str, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    healthy, content = open_store(s3_env), made("a", size)
+    with spoiled(s3_env, monkeypatch, rate=0.6, kinds=("flip",)) as (store, proxy):
+        for number in range(4):
+            store.put(f"{number}", content)
+        assert proxy.done["flip"] > 2
+    assert all(healthy.get(f"{number}") == content for number in range(4))
+
+
 def test_damage_on_the_server_is_told_also_through_a_network_that_flips_bits(
     s3_env: str, s3_client: Minio, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 `basekamp.storage.s3_access` lists the environment variables that are read.
 
 The SHA-256 lies in the object's metadata (x-amz-meta-sha256). A put first asks whether the key is there, then
-writes with `If-None-Match: *`, so of two writers one wins. Files over 16 MiB go up in parts, four at a time, and
+writes with `If-None-Match: *`, so of two writers one wins. Files over 8 MiB go up in parts, four at a time, and
 carry the condition on the request that completes them. What is over 8 MiB comes down in pieces, four at a time.
 What fails for a moment is tried again for a minute (`basekamp.storage.pool`); so is a read whose SHA-256 is wrong,
 until the same wrong bytes have come three times: then they lie there. A create whose answer was lost finds its own
@@ -42,7 +42,7 @@ from basekamp.storage.protocol import (
 )
 from basekamp.storage.s3_access import AWS_KEYS, MINIO_KEYS, connect, describe, read_access, split_url
 
-PART_BYTES = 16 << 20  # goes up at once; memory is at most THREADS + 1 of them
+PART_BYTES = 8 << 20  # goes up at once; memory is at most THREADS + 1 of them
 PIECE_BYTES = 8 << 20  # comes down at once; memory is at most THREADS + 1 of them
 _MOST_PARTS = 10_000  # the limit of S3
 _CREATE_TRIES = 4
