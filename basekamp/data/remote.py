@@ -99,4 +99,6 @@ def _call_s3(source: str, call: "Callable[[Minio, str, str], Any]") -> Any:
             f"check {access.endpoint_variable}."
         ) from error
     except ValueError as error:
-        raise InputError(f"{source} names no object ({error}): write s3://bucket/folder/file.csv.") from error
+        raise InputError(
+            f"{without_secrets(source)} names no object ({error}): write s3://bucket/folder/file.csv."
+        ) from error

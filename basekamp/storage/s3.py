@@ -3,16 +3,22 @@
 `basekamp.storage.s3_access` lists the environment variables that are read.
 
 The SHA-256 lies in the object's metadata (x-amz-meta-sha256). A put first asks whether the key is there, then
-writes with `If-None-Match: *`, so of two writers one wins. Files over 32 MiB go up in parts of 32 MiB and
-carry the condition on the request that completes them. A service that ignores the condition, as old MinIO
+writes with `If-None-Match: *`, so of two writers one wins. Files over 8 MiB go up in parts, four at a time, and
+carry the condition on the request that completes them. What is over 8 MiB comes down in pieces, four at a time.
+What fails for a moment is tried again for a minute (`basekamp.storage.pool`); so is a read whose SHA-256 is wrong,
+until the same wrong bytes have come three times: then they lie there. A create whose answer was lost finds its own
+bytes there and is fine. A service that ignores the condition, as old MinIO
 releases do, still refuses keys that are there, but two writers at the same moment can overwrite each other.
 A writer killed between two parts leaves parts that no listing shows; a lifecycle rule of the bucket removes them.
 """
 
 import copy
 import io
+import re
 import uuid
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +28,7 @@ from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from basekamp.errors import ChecksumError, InputError, KeyExistsError, KeyMissingError, StoreError
+from basekamp.storage.pool import PATIENT, QUICK, THREADS, Backoff, Patience
 from basekamp.storage.protocol import (
     BLOCK_BYTES,
     Entry,
@@ -33,10 +40,15 @@ from basekamp.storage.protocol import (
     opened,
     whole_file,
 )
-from basekamp.storage.s3_access import AWS_KEYS, MINIO_KEYS, QUICK, connect, describe, read_access, split_url
+from basekamp.storage.s3_access import AWS_KEYS, MINIO_KEYS, connect, describe, read_access, split_url
 
-PART_BYTES = 32 << 20
-_READ_TRIES = 3
+PART_BYTES = 8 << 20  # goes up at once; memory is at most THREADS + 1 of them
+PIECE_BYTES = 8 << 20  # comes down at once; memory is at most THREADS + 1 of them
+_MOST_PARTS = 10_000  # the limit of S3
+_CREATE_TRIES = 4
+_SAME_DAMAGE = 3  # a flipped bit in the network hits elsewhere the next time
+_TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload"}
+_BROKEN = (ProtocolError, ReadTimeoutError)
 _REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _FAILURES = (MinioException, HTTPError, ParseError, ValueError)
@@ -45,12 +57,16 @@ _FAILURES = (MinioException, HTTPError, ParseError, ValueError)
 class S3Store:
     """A store below a bucket's prefix; `url` is `s3://bucket/prefix` or `minio://bucket/prefix`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patience: Patience = PATIENT) -> None:
         scheme, self._bucket, prefix = split_url(url)
         self.url = f"{scheme}://{self._bucket}/{prefix}".rstrip("/")
         self._prefix = prefix and prefix + "/"
         self._access = read_access(scheme)
-        self._client = connect(self._access)
+        self._use(patience)
+
+    def _use(self, patience: Patience) -> None:
+        self._patience = patience
+        self._client = connect(self._access, patience)
 
     def put(self, key: str, source: bytes | Path) -> None:
         """Create `key`; the same bytes already there are fine, other bytes are a `KeyExistsError`.
@@ -60,8 +76,10 @@ class S3Store:
         check_key(key)
         with opened(source) as stream, self._explained("write", key):
             digest = copy_stream(stream)
-            if not self._holds(key, digest):
-                self._create(key, stream, digest)
+            for _ in range(_CREATE_TRIES):
+                if self._holds(key, digest) or self._create(key, stream, digest):
+                    return
+            raise StoreError(f"other writers are at {self._where(key)} in the same moment: try again.")
 
     def get(self, key: str) -> bytes:
         """Read all bytes of `key`, verified."""
@@ -96,7 +114,7 @@ class S3Store:
     def check(self) -> None:
         """List, write, read back and delete a hidden probe; a `StoreError` says in 5 s what is wrong."""
         quick = copy.copy(self)
-        quick._client = connect(self._access, QUICK)
+        quick._use(QUICK)
         quick._probe(f".tmp/check-{uuid.uuid4().hex}")
 
     def _probe(self, key: str) -> None:
@@ -111,7 +129,8 @@ class S3Store:
         with self._explained("delete", key):
             self._client.remove_object(self._bucket, self._prefix + key)
 
-    def _create(self, key: str, stream: BinaryIO, digest: str) -> None:
+    def _create(self, key: str, stream: BinaryIO, digest: str) -> bool:
+        """Write the bytes; False when the service says that someone was faster, which may be a try of our own."""
         size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         try:
@@ -121,14 +140,14 @@ class S3Store:
                 stream,
                 size,
                 metadata={"sha256": digest},
-                part_size=PART_BYTES,
-                num_parallel_uploads=1,
+                part_size=max(PART_BYTES, -(-size // _MOST_PARTS)),
+                num_parallel_uploads=THREADS,
             )
         except S3Error as error:
-            if error.code not in ("PreconditionFailed", "ConditionalRequestConflict"):
+            if error.code not in _TAKEN:
                 raise
-            if not self._holds(key, digest):
-                raise StoreError(f"another writer was at {self._where(key)} in the same moment: try again.") from error
+            return False
+        return True
 
     def _holds(self, key: str, digest: str) -> bool:
         """Tell whether the key is there; with other bytes it is a `KeyExistsError`."""
@@ -145,33 +164,73 @@ class S3Store:
         return True
 
     def _read(self, key: str, target: BinaryIO) -> None:
-        for tries_left in reversed(range(_READ_TRIES)):
+        """Write the bytes of `key` to `target`, again from the start until they are those that were put."""
+        backoff, seen = Backoff(self._patience.deadline_seconds), []
+        while True:
             target.seek(0)
             target.truncate()
             try:
-                return self._read_once(key, target)
-            except (ProtocolError, ReadTimeoutError):
-                if not tries_left:  # urllib3 does not try again what broke off in the middle
+                promised, held = self._read_once(self._prefix + key, target)
+            except _BROKEN:
+                if not backoff.wait():
                     raise
+                continue
+            if held == promised:
+                return
+            seen.append(held)
+            if promised is None or seen.count(held) == _SAME_DAMAGE or not backoff.wait():
+                raise self._unverified(key, promised)
 
-    def _read_once(self, key: str, target: BinaryIO) -> None:
-        response = self._client.get_object(self._bucket, self._prefix + key)
+    def _read_once(self, name: str, target: BinaryIO) -> tuple[str | None, str]:
+        """Write an object to `target`; give the SHA-256 that its metadata promise, and that of what came."""
+        response = self._client.get_object(self._bucket, name)
         try:
             promised = response.headers.get("x-amz-meta-sha256")
-            held = copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
+            size = int(response.headers.get("Content-Length", 0))
+            if size <= PIECE_BYTES:
+                return promised, copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
         finally:
             response.close()
             response.release_conn()
-        if promised is None:
-            raise ChecksumError(
-                f"{self._where(key)} has no checksum, so basekamp did not write it: "
-                "delete it and put it again from a good copy."
-            )
-        if held != promised:
-            raise ChecksumError(
-                f"{self._where(key)} is damaged: its SHA-256 is not the one that was written; "
-                "delete it and put it again from a good copy."
-            )
+        return promised, copy_blocks(self._pieces(name, size), target)
+
+    def _pieces(self, name: str, size: int) -> Iterator[bytes]:
+        """Read an object in pieces, in order, while the next ones are on their way."""
+        waiting: deque[Future[bytes]] = deque()
+        with ThreadPoolExecutor(THREADS) as threads:
+            try:
+                for start in range(0, size, PIECE_BYTES):
+                    waiting.append(threads.submit(self._piece, name, start, min(PIECE_BYTES, size - start)))
+                    if len(waiting) == THREADS:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for each in waiting:
+                    each.cancel()
+
+    def _piece(self, name: str, start: int, length: int) -> bytes:
+        backoff = Backoff(self._patience.deadline_seconds)
+        while True:
+            try:
+                response = self._client.get_object(self._bucket, name, offset=start, length=length)
+                try:
+                    content: bytes = response.read()
+                    return content
+                finally:
+                    response.close()
+                    response.release_conn()
+            except _BROKEN:
+                if not backoff.wait():
+                    raise
+
+    def _unverified(self, key: str, promised: str | None) -> ChecksumError:
+        what = (
+            "has no checksum, so basekamp did not write it"
+            if promised is None
+            else "is damaged: its SHA-256 is not the one that was written"
+        )
+        return ChecksumError(f"{self._where(key)} {what}; delete it and put it again from a good copy.")
 
     def _where(self, key: str | None = None) -> str:
         name = "" if key is None else f", key {self._prefix + key!r}"
@@ -188,6 +247,8 @@ class S3Store:
 
     def _explain(self, error: Exception, verb: str, where: str) -> StoreError:
         code = getattr(error, "code", None) or type(error).__name__
+        if not re.fullmatch("[A-Za-z]{1,64}", str(code)):  # a service may answer with anything, also what was sent
+            code = "no code of S3"
         endpoint = self._access.endpoint
         if code == "NoSuchKey":
             return KeyMissingError(f"nothing lies under {where}: list the store to see its keys.")

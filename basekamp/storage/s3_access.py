@@ -14,11 +14,9 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import certifi
-import urllib3
 from minio import Minio
 from urllib3.exceptions import (
     HTTPError,
@@ -31,6 +29,7 @@ from urllib3.exceptions import (
 )
 
 from basekamp.errors import InputError, StoreError
+from basekamp.storage.pool import PATIENT, CreateOnlyPool, Patience
 from basekamp.storage.protocol import is_key
 
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -53,18 +52,6 @@ _REASONS = (  # the first that fits: urllib3 derives one from another
 )
 
 
-class Patience(NamedTuple):
-    """How long a request may take, in seconds, and how often it is tried again."""
-
-    connect_seconds: float
-    read_seconds: float
-    retries: int
-
-
-PATIENT = Patience(connect_seconds=2, read_seconds=30, retries=3)
-QUICK = Patience(connect_seconds=2, read_seconds=3, retries=0)
-
-
 @dataclass(frozen=True)
 class Access:
     """Where a service is and how to sign requests; the secrets stay out of the `repr`."""
@@ -82,6 +69,11 @@ def split_url(url: str) -> tuple[str, str, str]:
     scheme, _, rest = url.partition("://")
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.rstrip("/")
+    if "x-amz-" in url.lower():  # a signed address: whoever reads it may use it
+        raise InputError(
+            f"store {scheme}://… with a signed query is not allowed: write {scheme}://bucket/prefix and give the "
+            f"credentials in {' and '.join(AWS_KEYS)}."
+        )
     shown = repr(url) if "@" not in url else f"{scheme}://… with an '@'"  # it may hold credentials
     if scheme not in _ENDPOINTS or not _BUCKET.match(bucket):
         raise InputError(
@@ -127,7 +119,8 @@ def _endpoint(scheme: str, environment: Mapping[str, str]) -> tuple[str, str]:
         raise StoreError(f"no endpoint for minio:// was found in the environment: set {' or '.join(names)}.")
     value = environment[name].strip().rstrip("/")
     if not _is_endpoint(value):
-        shown = repr(value) if "@" not in value else "a value with an '@'"  # it may hold credentials
+        secret = next((sign for sign in "@?" if sign in value), None)  # credentials or a signed query
+        shown = repr(value) if secret is None else f"a value with a {secret!r}"
         raise InputError(
             f"{name} is {shown}, which is not allowed: "
             "write http://host:port or https://host:port, without user, path or query."
@@ -148,17 +141,8 @@ def _is_endpoint(value: str) -> bool:
 def connect(access: Access, patience: Patience = PATIENT) -> Minio:
     """Make a client whose requests give up within `patience` and whose writes only ever create."""
     url = urlsplit(access.endpoint)
-    retries = urllib3.Retry(
-        total=patience.retries,
-        connect=min(patience.retries, 1),
-        backoff_factor=0.2,
-        status_forcelist=(500, 502, 503, 504),
-        raise_on_status=False,
-        respect_retry_after_header=False,
-    )
-    pool = _CreateOnlyPool(
-        timeout=urllib3.Timeout(connect=patience.connect_seconds, read=patience.read_seconds),
-        retries=retries,
+    pool = CreateOnlyPool(
+        patience,
         cert_reqs="CERT_REQUIRED",
         ca_certs=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where(),
     )
@@ -176,20 +160,6 @@ def connect(access: Access, patience: Patience = PATIENT) -> Minio:
         raise InputError(
             f"{access.endpoint_variable} is {access.endpoint!r}, which is not allowed: {error}."
         ) from error
-
-
-class _CreateOnlyPool(urllib3.PoolManager):
-    """Adds `If-None-Match: *` to requests that make an object visible.
-
-    `Minio.put_object` would send the header as user metadata. Here it is set after signing, which is
-    allowed: a signature must cover only the host and the x-amz headers.
-    """
-
-    def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> Any:  # type: ignore[override]
-        has_upload = "uploadId=" in urlsplit(url).query
-        if (method == "PUT" and not has_upload) or (method == "POST" and has_upload):
-            options["headers"] = options["headers"] | {"If-None-Match": "*"}
-        return super().urlopen(method, url, redirect, **options)
 
 
 def describe(error: HTTPError) -> str:
