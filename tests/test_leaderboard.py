@@ -19,6 +19,7 @@ from basekamp.report.leaderboard import (
     changing_params,
     groups_as_json,
     groups_as_sheet,
+    groups_table,
     leaderboard,
     rows_as_json_lines,
     rows_as_sheet,
@@ -112,9 +113,10 @@ def test_groups_are_best_first_and_nan_last_and_a_single_replicate_has_no_interv
         replace(row("a", width=1), metrics={"loss": math.nan}),
         replace(row("b", width=2), metrics={"loss": 0.9}, n=1, spread=math.nan),
         replace(row("c", width=3), metrics={"loss": 0.1}, spread=math.nan),
+        replace(row("d", width=4), metrics={"loss": math.inf}),
     ]
     groups = group_rows(rows, ["width"])
-    assert [group.values["width"] for group in groups] == [3, 2, 1]
+    assert [group.values["width"] for group in groups] == [3, 2, 4, 1]
     assert all(math.isnan(group.spread) and math.isnan(group.interval[0]) for group in groups)
     assert "nan" not in sheet_as_csv(groups_as_sheet(groups)).lower()
     assert json.loads(json.dumps(groups_as_json(groups), allow_nan=False))[1]["interval"] == [None, None]
@@ -163,7 +165,7 @@ def test_markdown_is_one_table_whatever_a_text_holds():
     assert "a\\|b" in line and "&lt;script&gt; \\*x\\*" in line
 
 
-HOSTILE = ["=1+1", "+A1", "-2", "@SUM(A1)", "\x01\x02", "x" * 40_000, "é ⭐", "123"]
+HOSTILE = ["=1+1", "+A1", "-2", "@SUM(A1)", "\x01\ufffe", "x" * 40_000, "é ⭐", "123"]
 
 
 def test_workbook_holds_every_record_in_its_type_and_no_formula(tmp_path):
@@ -191,10 +193,22 @@ def chart_columns(sheet, metric):
 
 def test_workbook_has_a_sheet_for_each_experiment_under_a_title_that_excel_allows(tmp_path):
     names = ["a" * 40, "a" * 45, "B", "b", "x[1]/y"]
-    rows = [replace(one, experiment=name) for name in names for one in ROWS]
+    rows = [replace(one, experiment=name) for one in ROWS for name in names]
     write_workbook(rows, tmp_path / "runs.xlsx")
     titles = openpyxl.load_workbook(tmp_path / "runs.xlsx").sheetnames
-    assert titles == ["a" * 31, "a" * 29 + " 2", "B", "b 2", "x_1__y"]
+    assert titles == ["B", "a" * 31, "a" * 29 + " 2", "b 2", "x_1__y"]
+
+
+@pytest.mark.parametrize("place", ["act", "attempt"])
+def test_no_text_of_a_name_commands_the_terminal(place):
+    text = "b\u202ec\x1b[31m"
+    hostile = row("a", act=text) if place == "act" else replace(row(text, act="x"), key="e/attempts/a/a.pth")
+    shown = printed([ROWS[0], hostile], 200)
+    assert "\x1b" not in shown and "\u202e" not in shown and r"b\u202ec\x1b[31m" in shown
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(groups_table(group_rows([hostile], [place])))
+    assert "\x1b" not in captured.get() and "\u202e" not in captured.get()
 
 
 def test_workbook_of_nothing_can_be_opened(tmp_path):

@@ -67,6 +67,7 @@ def runs(
         groups = group_rows(chosen, [key.strip() for key in group_keys.split(",")])[:top]
         if not _tell(shown.groups_as_json(groups), shown.groups_as_sheet(groups), **formats):
             _print(shown.groups_table(groups))
+            click.echo("\nNext: basekamp runs with --where for the rows of a group")
     elif _tell(
         shown.rows_as_json_lines(chosen, only_changed=only_changed),
         shown.rows_as_sheet(chosen, only_changed=only_changed),

@@ -12,7 +12,7 @@ from basekamp.records.record import Record
 from basekamp.records.side_by_side import Gap, SideBySide
 from basekamp.report import charts
 from basekamp.report.leaderboard import VERDICT_STYLES
-from basekamp.report.numbers import between, change, direction, number, setting, signed
+from basekamp.report.numbers import between, change, direction, number, printable, setting, signed
 from basekamp.report.page import render
 from basekamp.training.results import Replicate
 
@@ -26,14 +26,14 @@ def comparison_table(told: SideBySide) -> Group:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("")
     for record in told.records:
-        table.add_column(escape(record.attempt), overflow="fold")
+        table.add_column(escape(printable(record.attempt)), overflow="fold")
     for name, cells in _results(told):
         table.add_row(name, *cells)
     for title, differing in (("settings", told.settings), ("provenance", told.provenance)):
         if differing:
             table.add_row(Text(title, style="dim"))
         for key, values in differing.items():
-            table.add_row(escape(f"  {key}"), *(escape(setting(value)) for value in values))
+            table.add_row(escape(f"  {key}"), *(escape(printable(setting(value))) for value in values))
     curves = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("learning curve", "attempt", "", "from", "to"):
         curves.add_column(heading, no_wrap=True, justify="right" if heading in ("from", "to") else "left")

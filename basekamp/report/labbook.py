@@ -9,7 +9,7 @@ from rich.text import Text
 from basekamp.records.labbook import Hit, Page
 from basekamp.report.leaderboard import VERDICT_STYLES
 from basekamp.report.markdown import markdown_table
-from basekamp.report.numbers import number, signed
+from basekamp.report.numbers import number, printable, signed
 
 WIDE, FEWEST = 110, 20
 _HEADS = ("date", "experiment", "attempt", "result", "difference", "verdict", "hypothesis")
@@ -30,7 +30,7 @@ def pages_table(pages: Sequence[Page], *, width: int) -> Table:
         is_number = _HEADS[i] in ("result", "difference")
         table.add_column(_HEADS[i], no_wrap=True, justify="right" if is_number else "left")
     for page, line in zip(pages, lines, strict=True):
-        cells = [Text(line[i]) for i in shown]
+        cells = [Text(printable(line[i])) for i in shown]
         cells[-1].truncate(max(width - taken, FEWEST), overflow="ellipsis")
         cells[-2].stylize(VERDICT_STYLES.get(page.row.verdict or "", "dim") if page.kind == "record" else "yellow")
         table.add_row(*cells)
@@ -73,7 +73,7 @@ def hits_as_text(hits: Sequence[Hit]) -> str:
         lines.append(f"{row.experiment}/{row.attempt}  {outcome}{difference}  ({_date(hit.page)}, {row.id})")
         if hit.page.hypothesis:
             lines.append(f"    {hit.page.hypothesis}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _line(page: Page) -> list[str]:

@@ -18,7 +18,7 @@ from basekamp.naming import Value, id_time
 from basekamp.records import leaderboard as records
 from basekamp.records.shelf import Row, Shelf, rows_as_json
 from basekamp.report.markdown import markdown_table
-from basekamp.report.numbers import change, number, setting
+from basekamp.report.numbers import change, number, printable, setting
 
 VERDICT_STYLES = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}
 
@@ -152,9 +152,9 @@ def experiments_table(shelves: Sequence[Shelf]) -> Table:
         baseline, champion = shelf.baseline, shelf.champion
         attempts = {row.attempt for row in shelf.rows if row.role == "attempt"}
         told = [str(len(attempts)), escape(baseline.metric) if baseline else "–"]
-        told += [number(baseline.value) if baseline else "–", escape(champion.attempt) if champion else "–"]
+        told += [number(baseline.value) if baseline else "–", escape(printable(champion.attempt)) if champion else "–"]
         told += [number(champion.value) if champion else "–", _last(shelf)]
-        table.add_row(escape(shelf.experiment), *told)
+        table.add_row(escape(printable(shelf.experiment)), *told)
     return table
 
 
@@ -169,12 +169,12 @@ def groups_table(groups: Sequence[records.Group]) -> Table:
     for one in groups:
         low, high = one.interval
         told = [number(one.mean), change(one.spread), str(one.n), str(one.rows), f"{number(low)} … {number(high)}"]
-        table.add_row(*(escape(setting(one.values[key])) for key in keys), escape(one.metric), *told)
+        table.add_row(*(escape(printable(setting(one.values[key]))) for key in keys), escape(one.metric), *told)
     return table
 
 
 def _attempt(row: Row) -> Text:
-    name = Text(row.attempt, style="bold" if row.role == "baseline" else "")
+    name = Text(printable(row.attempt), style="bold" if row.role == "baseline" else "")
     return name.append(" ★", style="yellow") if row.champion else name
 
 
@@ -197,7 +197,7 @@ def _cell(row: Row, key: str) -> str:
     if key not in row.params:
         return "…" if row.cut else "–"
     value = row.params[key]
-    return escape(f"{value:g}" if isinstance(value, float) else str(value))
+    return escape(f"{value:g}" if isinstance(value, float) else printable(str(value)))
 
 
 def _last(shelf: Shelf) -> str:
@@ -209,7 +209,7 @@ def _last(shelf: Shelf) -> str:
 
 
 def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _written(value: Value | None) -> str:

@@ -54,6 +54,11 @@ def setting(value: Value | None) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def printable(text: str) -> str:
+    """A text that commands no terminal: what is not printable, marks that turn text round included, as its escape."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def _write(value: float | None, digits: int) -> str:
     if value is None or math.isnan(value):
         return "–"

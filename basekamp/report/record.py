@@ -10,7 +10,7 @@ from rich.text import Text
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row
 from basekamp.records.side_by_side import cost, provenance
-from basekamp.report.numbers import change, number, setting
+from basekamp.report.numbers import change, number, printable, setting
 from basekamp.report.performance import performance_rows
 
 
@@ -46,7 +46,7 @@ def _in_parts(parts: Mapping[str, Mapping[str, Any]]) -> Table:
         if told:
             table.add_row(Text(title, style="dim"))
         for key, value in told.items():
-            table.add_row(escape(f"  {key}"), escape(setting(value)))
+            table.add_row(escape(f"  {key}"), escape(printable(setting(value))))
     return table
 
 

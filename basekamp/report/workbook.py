@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
 
 _UNSAFE_TITLE = re.compile(r"[\\/*?:\[\]\x00-\x1f']")
-_UNSAFE_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_UNSAFE_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what XML cannot hold
 _MOST_TITLE, _MOST_TEXT, _WIDEST = 31, 32_767, 60
 _EXACT = 2**53
 
 
 def write_workbook(rows: Sequence[Row], path: Path, *, only_changed: bool = False) -> None:
-    """Write rows, sorted by experiment, as an .xlsx file that replaces an earlier one as a whole.
+    """Write rows, in their order, as an .xlsx file that replaces an earlier one as a whole.
 
     Raises InputError without openpyxl or for another suffix, StoreError when the file cannot be written.
     """
@@ -36,7 +36,7 @@ def write_workbook(rows: Sequence[Row], path: Path, *, only_changed: bool = Fals
         raise InputError(f"{path} is not allowed: give the path of a file that ends in .xlsx.")
     book, titles = Workbook(), set[str]()
     book.remove(book.active)
-    for experiment, some in groupby(rows, key=lambda row: row.experiment):
+    for experiment, some in groupby(sorted(rows, key=_experiment), key=_experiment):
         title = _title(experiment, titles)
         titles.add(title.casefold())
         _fill(book.create_sheet(title), list(some), only_changed=only_changed)
@@ -46,6 +46,10 @@ def write_workbook(rows: Sequence[Row], path: Path, *, only_changed: bool = Fals
     book.save(held)
     with whole_file(path) as file:
         file.write(held.getvalue())
+
+
+def _experiment(row: Row) -> str:
+    return row.experiment
 
 
 def _fill(sheet: "Worksheet", rows: list[Row], *, only_changed: bool) -> None:
