@@ -23,7 +23,7 @@ def evaluate_model(
         model_file: The model folder from train-model.
         scorecard: The deciding metric and the usual others, mean over replicates; the same keys for every run.
         classification: Confusion matrix and, with two classes, ROC of the replicate with the median metric.
-        evaluation: Folder with evaluation.json and predictions.npz.
+        evaluation: Folder with evaluation.json, predictions.npz and network.json.
         metric: Deciding metric.
         gpus: How many GPUs; "0" evaluates on the CPU.
         code_version: Version of the code; part of the cache key.
@@ -32,8 +32,7 @@ def evaluate_model(
 
     from basekamp.evaluation.evaluate import evaluate_model
 
-    told = evaluate_model(
-        Path(dataset.path), Path(model_file.path) / "model.pth", Path(evaluation.path), metric=metric, gpus=gpus
-    )
+    model = Path(model_file.path) / "model.pth"
+    told = evaluate_model(Path(dataset.path), model, Path(evaluation.path), metric=metric, gpus=gpus, examine=True)
     told.log_scorecard(scorecard)
     told.log_classification(classification)

@@ -9,7 +9,7 @@ from basekamp.cli.baseline import fallback, gc, rebase, verify
 from basekamp.cli.elsewhere import import_old, sync
 from basekamp.cli.kubeflow import doctor, submit, why
 from basekamp.cli.names import name
-from basekamp.cli.results import compare, log, report, runs, search, show
+from basekamp.cli.results import compare, diagnose, log, report, runs, search, show
 from basekamp.cli.running import check, compile_pipelines, run, sweep
 from basekamp.errors import BasekampError
 
@@ -40,6 +40,7 @@ COMMANDS = (
     runs,
     show,
     compare,
+    diagnose,
     log,
     search,
     report,

@@ -189,6 +189,24 @@ def compare(names: tuple[str, ...], store: str, experiment: str | None, page: Pa
 
 
 @click.command()
+@click.argument("name")
+@STORE_OPTION
+@JSON_OPTION
+def diagnose(name: str, store: str, as_json: bool) -> None:
+    """Tell why a record's performance is low: conditions with their evidence, and what to try next."""
+    from basekamp.records.shelf import find_row, read_record
+    from basekamp.report.diagnosis import diagnosis_as_json, diagnosis_as_text
+    from basekamp.storage import open_store
+
+    opened = open_store(store_url(store))
+    row = find_row(opened, name)
+    if row.role == "imported":
+        raise InputError(f"{row.attempt} is imported, and nobody knows how it was trained: name a record.")
+    record = read_record(opened, row)
+    click.echo(json.dumps(diagnosis_as_json(record), indent=1) if as_json else diagnosis_as_text(record))
+
+
+@click.command()
 @click.argument("place", metavar="FILE|EXPERIMENT")
 @STORE_OPTION
 @click.option("-o", "--output", "page", type=click.Path(path_type=Path), help="Default: EXPERIMENT.html here.")

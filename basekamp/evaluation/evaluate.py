@@ -103,15 +103,29 @@ class Predictions(BaseModel):
 
 
 def evaluate_model(
-    dataset: Path, model: Path, directory: Path, *, metric: str, split: SplitName = "validation", gpus: str = "0"
+    dataset: Path,
+    model: Path,
+    directory: Path,
+    *,
+    metric: str,
+    split: SplitName = "validation",
+    gpus: str = "0",
+    examine: bool = False,
 ) -> Evaluation:
-    """Evaluate the model file `model` on a split; write `evaluation.json` and `predictions.npz` into `directory`."""
+    """Evaluate the model file `model` on a split; write `evaluation.json` and `predictions.npz` into `directory`.
+
+    With `examine` also `network.json`: how the networks are, see basekamp.diagnosis.
+    """
     data = load_dataset(dataset)
     predictions = predict_split(data, model, split=split, gpus=gpus)
     evaluation = judge_predictions(data, predictions, metric=metric, split=split)
     directory.mkdir(parents=True, exist_ok=True)
     predictions.write(directory / PREDICTIONS_FILE)
     (directory / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1))
+    if examine:
+        from basekamp.diagnosis.network_health import NETWORK_FILE, examine_networks
+
+        (directory / NETWORK_FILE).write_text(examine_networks(data, model, predictions).model_dump_json(indent=1))
     return evaluation
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Dataset, load_dataset, with_fewer_rows
+from basekamp.diagnosis.data_health import DataHealth, examine_data
 from basekamp.evaluation.evaluate import Evaluation, evaluate_model
 from basekamp.hyperparameters import Hyperparameters
 
@@ -32,11 +33,15 @@ class Rung(BaseModel):
 
 
 class Ladder(BaseModel):
-    """The rungs from the lowest: majority or mean, linear, boosting."""
+    """The rungs from the lowest: majority or mean, linear, boosting; and what may be wrong with the data.
+
+    Ladders of older releases have no `health`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rungs: list[Rung]
+    health: DataHealth | None = None
 
     @classmethod
     def read(cls, directory: Path) -> "Ladder":
@@ -51,7 +56,7 @@ class Ladder(BaseModel):
 
 
 def measure_ladder(dataset: Path, directory: Path, *, metric: str) -> Ladder:
-    """Measure every rung on the validation split; write `ladder.json` into `directory`.
+    """Measure every rung on the validation split, and the data's health; write `ladder.json` into `directory`.
 
     Raises InputError for a metric that does not fit the data.
     """
@@ -70,7 +75,8 @@ def measure_ladder(dataset: Path, directory: Path, *, metric: str) -> Ladder:
             Rung(model=lowest, metrics=linear.floor),
             Rung(model="linear", metrics=linear.metrics),
             Rung(model="boosting", metrics=boosted.metrics, note=told),
-        ]
+        ],
+        health=examine_data(data),
     )
     directory.mkdir(parents=True, exist_ok=True)
     (directory / LADDER_FILE).write_text(ladder.model_dump_json(indent=1))

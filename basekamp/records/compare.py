@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from basekamp.data.dataset import Dataset, Schema, load_dataset
+from basekamp.diagnosis.network_health import read_network_health
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import PREDICTIONS_FILE, Evaluation, Predictions, read_evaluation
 from basekamp.evaluation.ladder import Ladder
@@ -153,6 +154,7 @@ def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Rec
         comparison=comparison,
         opening=opening,
         ladder=Ladder.read(evidence.ladder),
+        network=read_network_health(evidence.evaluation),
         files={
             MODEL: _digest(evidence.model / MODEL_FILE),
             PREDICTIONS: _digest(evidence.evaluation / PREDICTIONS_FILE),

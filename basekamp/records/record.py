@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from basekamp.diagnosis.network_health import NetworkHealth
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Evaluation
 from basekamp.evaluation.ladder import Ladder
@@ -79,6 +80,7 @@ class Record(Strict):
     comparison: Comparison | None
     opening: Opening | None
     ladder: Ladder | None = None
+    network: NetworkHealth | None = None
     files: dict[str, str]
 
     @property

@@ -8,6 +8,7 @@ from basekamp.records.record import Record
 from basekamp.records.shelf import Row, Shelf
 from basekamp.records.verdict import Comparison
 from basekamp.report import charts
+from basekamp.report.diagnosis import diagnosis_markdown, findings_of
 from basekamp.report.ladder import ladder_steps
 from basekamp.report.markdown import markdown_table, plain
 from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
@@ -67,6 +68,7 @@ def attempt_html(record: Record, baseline: Record | None, shelf: Shelf) -> str:
         many_classes=len(record.evaluation.classes) > MANY_CLASSES,
         charts=_charts(record, other, shown),
         performance=performance_rows(record.training.performance),
+        findings=findings_of(record),
         number=number,
         change=change,
         signed=signed,
@@ -104,6 +106,8 @@ def attempt_markdown(record: Record, baseline: Record | None) -> str:
         "## Test split",
         _gate_line(record, other),
     ]
+    if found := findings_of(record):
+        parts += ["## Diagnosis", diagnosis_markdown(found)]
     if rows := performance_rows(record.training.performance):
         parts += ["## How it ran", markdown_table(["measured", "value"], rows)]
     parts.append(f"Record: `{record.name}`")

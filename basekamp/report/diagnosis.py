@@ -1,0 +1,51 @@
+"""What rules found in a result, for a terminal, as Markdown and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from basekamp.diagnosis.rules import RULES, Case, Finding, as_attempt, diagnose, unknown
+from basekamp.records.record import Record
+from basekamp.report.markdown import plain
+from basekamp.report.numbers import printable
+
+MOST_ROWS = 20
+
+
+def findings_of(record: Record) -> list[Finding]:
+    """Every condition found in a record, the worst first."""
+    return diagnose(Case(record))
+
+
+def diagnosis_as_text(record: Record) -> str:
+    """Each finding with its evidence and the attempt that could follow; and what nobody could tell."""
+    case = Case(record)
+    found, silent = diagnose(case), unknown(case)
+    lines = [line for one in found for line in _told(one)]
+    if not found:
+        lines = [f"Nothing found among {len(RULES) - len(silent)} conditions."]
+    if silent:
+        lines.append(f"Not measured of this record: {', '.join(silent)}.")
+    attempts = [line for one in found for line in as_attempt(one)]
+    if attempts:
+        lines += ["", "To try next, in the experiment file:", "attempts:", *attempts]
+    return "\n".join(printable(line) for line in lines)
+
+
+def diagnosis_as_json(record: Record) -> dict[str, Any]:
+    """Plain values."""
+    case = Case(record)
+    found = [asdict(one) | {"attempt": "\n".join(as_attempt(one))} for one in diagnose(case)]
+    return {"name": record.name, "findings": found, "not_measured": unknown(case)}
+
+
+def diagnosis_markdown(found: Sequence[Finding]) -> str:
+    """The findings as a list."""
+    return "\n".join(f"- **{one.condition}** ({one.severity}): {plain(one.sentence)}" for one in found)
+
+
+def _told(finding: Finding) -> list[str]:
+    rows = ", ".join(map(str, finding.rows[:MOST_ROWS]))
+    more = ", …" if len(finding.rows) > MOST_ROWS else ""
+    lines = [f"{finding.severity}: {finding.condition}: {finding.sentence}", f"    {finding.hypothesis}"]
+    return [*lines, f"    rows of the validation split: {rows}{more}"] if rows else lines
