@@ -17,6 +17,7 @@ from basekamp.training.optimizer import clip_gradients
 from basekamp.training.stack import Stack, why_not_stacked
 from tests.schemas import image_schema, table_rows, table_schema
 
+torch.manual_seed(3)  # the same inputs in every process
 IMAGES = torch.randint(256, (6, 1, 8, 8), dtype=torch.uint8)
 ROWS = table_rows(6, 3, (4, 5))
 
@@ -66,7 +67,8 @@ def test_stacked_networks_give_the_outputs_gradients_and_averages_of_each_alone(
     expected.square().sum().backward()
     for k, one in enumerate(alone):
         for ours, theirs in zip(together.per_network(together.gradients), one.per_network(one.gradients), strict=True):
-            torch.testing.assert_close(ours[k], theirs[0], rtol=1e-3, atol=1e-4)
+            largest = max(1.0, float(theirs[0].abs().max()))  # sums of many terms: rounding is of their size
+            torch.testing.assert_close(ours[k], theirs[0], rtol=1e-3, atol=1e-4 * largest)
         assert_equal_states(together.state_dict(k), one.state_dict(0))
 
 
