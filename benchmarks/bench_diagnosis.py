@@ -24,8 +24,9 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine, make_cl
 
 from basekamp.data.dataset import load_dataset
 from basekamp.data.prepare import prepare_data
+from basekamp.diagnosis.finding import Case
 from basekamp.diagnosis.network_health import read_network_health
-from basekamp.diagnosis.rules import RULES, Case, diagnose
+from basekamp.diagnosis.rules import RULES, diagnose
 from basekamp.evaluation.evaluate import evaluate_model
 from basekamp.evaluation.ladder import measure_ladder
 from basekamp.experiment import DataSettings
@@ -239,6 +240,58 @@ def starved(case: Case, share: float, utilisation: float | None) -> Case:
     return Case(case.record.model_copy(update={"training": training}))
 
 
+@dataclass
+class Tally:
+    """What was found of what was injected, {condition: [found, injected]}, and alarms in healthy trainings."""
+
+    counts: dict[str, list[int]] = field(default_factory=lambda: {name: [0, 0] for name in RULES})
+    healthy: int = 0
+    alarms: list[str] = field(default_factory=list)
+
+    def note(self, condition: str, case: Case, what: str) -> None:
+        """Diagnose one case and count; tell what was missed, or found where nothing is."""
+        found = diagnose(case)
+        if condition:
+            is_found = condition in [one.condition for one in found]
+            self.counts[condition][0] += is_found
+            self.counts[condition][1] += 1
+            if not is_found:
+                print(f"missed {condition} on {what}: {[one.condition for one in found]}", flush=True)
+            return
+        self.healthy += 1
+        if wrong := [one for one in found if one.severity != "note"]:
+            print(f"false alarm on {what}: {wrong}", flush=True)
+            self.alarms.append(f"{what}: {', '.join(one.condition for one in wrong)}")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values with the two rates."""
+        found, injected = (sum(pair[i] for pair in self.counts.values()) for i in (0, 1))
+        return {
+            "found_of_injected": self.counts,
+            "found": found / max(injected, 1),
+            "healthy_trainings": self.healthy,
+            "with_false_alarm": self.alarms,
+            "false_alarm_rate": len(self.alarms) / max(self.healthy, 1),
+        }
+
+
+def run_all(place: Path, seeds: range, only: str) -> Tally:
+    """Every trial with every seed, then the rule that needs a card."""
+    tally, last = Tally(), None
+    for seed in seeds:
+        for i, trial in enumerate(trials()):
+            if only and trial.condition != only:
+                continue
+            folder = place / f"{seed}-{i}"
+            folder.mkdir()
+            last = run(trial, seed, folder)
+            tally.note(trial.condition, last, f"{trial.data} {trial.settings}, seed {seed}")
+    if last is not None and not only:
+        for share, utilisation in ((0.5, 90.0), (0.35, None), (0.05, 20.0)):
+            tally.note("starved-gpu", starved(last, share, utilisation), "made-up shares of time")
+    return tally
+
+
 def main() -> None:
     """Train, diagnose, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -247,64 +300,17 @@ def main() -> None:
     parser.add_argument("--only", default="", help="A condition.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    counts: dict[str, list[int]] = {name: [0, 0] for name in RULES}
-    alarms: list[str] = []
-    n_healthy = 0
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     with tempfile.TemporaryDirectory() as place:
         Path(place, "badly_built.py").write_text(OWN)
         sys.path.insert(0, place)
         os.environ["BASEKAMP_HOME"] = f"{place}/home"
-        last: Case | None = None
-        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-            for i, trial in enumerate(trials()):
-                if arguments.only and trial.condition != arguments.only:
-                    continue
-                folder = Path(place, f"{seed}-{i}")
-                folder.mkdir()
-                try:
-                    case = run(trial, seed, folder)
-                except Exception as error:
-                    print(
-                        f"{trial.condition or 'healthy'} on {trial.data}: {type(error).__name__}: {error}", flush=True
-                    )
-                    if trial.condition:
-                        counts[trial.condition][1] += 1
-                    continue
-                found = diagnose(case)
-                names = [one.condition for one in found]
-                if trial.condition:
-                    counts[trial.condition][1] += 1
-                    counts[trial.condition][0] += trial.condition in names
-                    if arguments.only:
-                        print(found, case.data if "data" in arguments.only else "", flush=True)
-                    if trial.condition not in names:
-                        print(f"missed {trial.condition} on {trial.data}, seed {seed}: {names}", flush=True)
-                else:
-                    last, n_healthy = case, n_healthy + 1
-                    wrong = [one for one in found if one.severity != "note"]
-                    for one in wrong:
-                        print(f"false alarm on {trial.data} {trial.settings}, seed {seed}: {one}", flush=True)
-                    alarms += ["; ".join(one.condition for one in wrong)] if wrong else []
-        if last is not None:
-            for share, utilisation in ((0.5, 90.0), (0.35, None), (0.05, 20.0)):
-                counts["starved-gpu"][1] += 1
-                found = [one.condition for one in diagnose(starved(last, share, utilisation))]
-                counts["starved-gpu"][0] += "starved-gpu" in found
-    injected, found_all = sum(n for _, n in counts.values()), sum(k for k, _ in counts.values())
-    write(
-        "bench_diagnosis",
-        {
-            "machine": machine("torch", "scikit-learn", "numpy"),
-            "first_seed": arguments.first_seed,
-            "found_of_injected": dict(counts),
-            "found": found_all / max(injected, 1),
-            "healthy_runs": n_healthy,
-            "false_alarms": alarms,
-            "false_alarm_rate": len(alarms) / max(n_healthy, 1),
-        },
-    )
-    print(table([["condition", "found"], *([name, f"{k} of {n}"] for name, (k, n) in counts.items())]))
-    print(f"found {found_all} of {injected}; healthy runs with a false alarm: {len(alarms)} of {n_healthy}")
+        tally = run_all(Path(place), seeds, arguments.only)
+    told = tally.as_json()
+    if not arguments.only:
+        write("bench_diagnosis", {"machine": machine("torch", "scikit-learn", "numpy"), "seeds": [*seeds], **told})
+    print(table([["condition", "found"], *([name, f"{k} of {n}"] for name, (k, n) in tally.counts.items())]))
+    print(f"found {told['found']:.1%}; healthy trainings with a false alarm: {len(tally.alarms)} of {tally.healthy}")
 
 
 if __name__ == "__main__":

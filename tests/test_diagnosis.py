@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from click.testing import CliRunner
 
 from basekamp.cli import main
 from basekamp.data.dataset import load_dataset
+from basekamp.data.prepare import prepare_data
 from basekamp.diagnosis.data_health import DataHealth, Leak, Shift, examine_data
+from basekamp.diagnosis.finding import Case, next_attempt
 from basekamp.diagnosis.network_health import Layer, NetworkHealth, read_network_health
-from basekamp.diagnosis.rules import RULES, Case, as_attempt, diagnose, unknown
+from basekamp.diagnosis.rules import RULES, diagnose, unknown
 from basekamp.evaluation.evaluate import evaluate_model
 from basekamp.evaluation.ladder import Ladder, Rung
-from basekamp.experiment import load_experiment
+from basekamp.experiment import DataSettings, load_experiment
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.records.record import Record
 from basekamp.records.shelf import RECORD, stem
@@ -124,16 +127,38 @@ def test_fault_is_found_by_its_own_rule_with_evidence(condition: str) -> None:
     assert severities == sorted(severities, key=("critical", "warning", "note").index)
 
 
-@pytest.mark.parametrize("condition", [name for name in FAULTS if diagnose(FAULTS[name])])
-def test_next_attempt_can_be_pasted_into_an_experiment_file(condition: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("condition", FAULTS)
+def test_next_attempt_can_be_pasted_into_the_experiment_file_of_the_record(condition: str, tmp_path: Path) -> None:
+    record = FAULTS[condition].record
     finding = next(one for one in diagnose(FAULTS[condition]) if one.condition == condition)
-    lines = list(as_attempt(finding))
+    block = diagnosis_as_text(record).partition("in the experiment file:\n")[2]
     head = "experiment: digits\ndata: {source: 'sklearn:digits', target: digit}\nmetric: {name: accuracy}\n"
-    (tmp_path / "e.yaml").write_text(
-        f"{head}baseline: {{model: mlp}}\n" + "\n".join(["attempts:", *lines] if lines else [])
-    )
+    (tmp_path / "e.yaml").write_text(f"{head}baseline: {{model: linear, n_epochs: 20, lr: 0.01}}\n{block}")
     experiment = load_experiment(tmp_path / "e.yaml")
-    assert list(experiment.attempts) == ([f"after-{condition}"] if finding.settings else [])
+    assert (f"after-{condition}" in experiment.attempts) == bool(finding.settings)
+    if finding.settings:
+        told = experiment.hyperparameters(f"after-{condition}").model_dump()
+        expected = {key: ours for key, (_, ours) in record.differs.items()} | finding.settings
+        assert {key: told[key] for key in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("params", "settings", "told"),
+    [
+        ({"model": "boosting"}, {"lr": 0.1, "clip_norm": 1.0}, {}),
+        ({"model": "linear"}, {"dropout": 0.3, "weight_decay": 1e-3}, {"weight_decay": 1e-3}),
+        ({"model": "resnet", "n_layers": 9}, {"n_layers": 2, "act": "relu"}, {"act": "relu"}),
+        ({"model": "my_models:build", "depth": 3}, {"lr": 0.1}, {"lr": 0.1, "options": {"depth": 3}}),
+        ({"model": "my_models:build", "depth": 3}, {"model": "mlp", "width": 8}, {"model": "mlp", "width": 8}),
+    ],
+)
+def test_next_attempt_changes_only_what_the_model_reads(
+    params: dict[str, Any], settings: dict[str, Any], told: dict[str, Any]
+) -> None:
+    changes = {"params": params, "differs": {key: (None, value) for key, value in params.items() if key == "depth"}}
+    finding = replace(diagnose(FAULTS["divergence"])[0], settings=settings)
+    attempt = next_attempt(finding, BETTER.model_copy(update=changes))
+    assert {key: value for key, value in attempt.items() if key not in ("hypothesis", "expect")} == told
 
 
 def test_old_record_without_facts_is_diagnosed_by_its_curves_and_says_what_is_not_known() -> None:
@@ -168,8 +193,6 @@ def test_facts_of_clean_digits_are_clean_and_the_same_each_time(digits: Path) ->
 
 
 def test_repeated_and_shifted_rows_are_seen(digits: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(digits, tmp_path / "data")
     path = tmp_path / "data" / "validation" / "x.npy"
     x = np.load(path)
@@ -181,35 +204,53 @@ def test_repeated_and_shifted_rows_are_seen(digits: Path, tmp_path: Path) -> Non
     assert health.shift and health.shift.auc > 0.8 and health.shift.column == "pixel 27"
 
 
-def test_leaking_column_is_named(tables: dict[str, Path]) -> None:
-    data = load_dataset(tables["classification"])
-    arrays = data.split("train")
-    assert examine_data(data).leak is not None and arrays.x.shape[1] > 1
+def test_leaking_column_is_named(tmp_path: Path) -> None:
+    chance = np.random.default_rng(2)
+    a, b, y = chance.normal(size=400), chance.normal(size=400), chance.integers(2, size=400)
+    lines = [f"{one},{other},{3 * kind + 0.1 * one},k{kind}" for one, other, kind in zip(a, b, y, strict=True)]
+    (tmp_path / "data.csv").write_text("\n".join(["a,b,refund,kind", *lines]))
+    prepare_data(DataSettings(source=str(tmp_path / "data.csv"), target="kind"), tmp_path / "data")
+    leak = examine_data(load_dataset(tmp_path / "data")).leak
+    assert leak is not None and leak.column == "refund" and leak.score > 0.95 > 0.5 > leak.others
 
 
-@pytest.mark.parametrize(
-    ("settings", "fact"), [({"act": "relu", "lr": 0.003}, "fine"), ({"act": "relu", "lr": 30.0}, "dead")]
-)
-def test_networks_are_examined_as_they_were_trained(
-    digits: Path, tmp_path: Path, settings: dict[str, Any], fact: str
-) -> None:
-    chosen = Hyperparameters(model="mlp", n_layers=2, width=32, n_epochs=8, batch_size=32, **settings)
-    train_model(digits, tmp_path / "model", chosen, metric="accuracy", seeds=1)
-    evaluate_model(digits, tmp_path / "model" / "model.pth", tmp_path / "told", metric="accuracy", examine=True)
-    evaluate_model(digits, tmp_path / "model" / "model.pth", tmp_path / "again", metric="accuracy", examine=True)
-    health = read_network_health(tmp_path / "told")
-    assert health == read_network_health(tmp_path / "again") and health is not None
+def examined(digits: Path, folder: Path, **settings: Any) -> NetworkHealth:
+    chosen = Hyperparameters(n_epochs=8, batch_size=32, **settings)
+    train_model(digits, folder / "model", chosen, metric="accuracy", seeds=1)
+    for told in ("told", "again"):
+        evaluate_model(digits, folder / "model" / "model.pth", folder / told, metric="accuracy", examine=True)
+    health = read_network_health(folder / "told")
+    assert health is not None and health == read_network_health(folder / "again")
+    return health
+
+
+def test_good_network_is_examined_and_fine(digits: Path, tmp_path: Path) -> None:
+    health = examined(digits, tmp_path, model="mlp", n_layers=2, width=32, lr=0.003)
     assert len(health.layers) == 3 and all(0 < layer.untrained_gradient < 1 for layer in health.layers)
-    if fact == "fine":
-        assert health.score and health.score > 0.8 and health.dead is not None and health.dead < 0.3
-    else:
-        assert health.score is not None and health.score < 0.5
+    assert health.score is not None and health.score > 0.8 and health.dead is not None and health.dead < 0.3
 
 
-def test_own_network_that_cannot_be_looked_into_is_not_measured(digits: Path, tmp_path: Path) -> None:
-    evaluate = replace(case())  # a case without layers is silent, not wrong
-    silent = Case(evaluate.record.model_copy(update={"network": WELL.model_copy(update={"layers": [], "dead": None})}))
-    assert diagnose(silent) == [] and {"dead-units", "vanishing-gradients"} <= set(unknown(silent))
+def test_network_that_was_trained_at_a_wild_rate_is_seen(digits: Path, tmp_path: Path) -> None:
+    health = examined(digits, tmp_path, model="mlp", n_layers=2, width=32, lr=30.0)
+    assert health.score is not None and health.score < 0.5 and health.dead is not None and health.dead > 0.3
+
+
+def test_own_network_that_cannot_be_looked_into_is_not_measured(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stubborn.py").write_text(
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self, k):\n        super().__init__()\n        self.linear = nn.Linear(64, k)\n"
+        "    def forward(self, x):\n        if len(x) == 1024:\n            raise ValueError('not so many')\n"
+        "        return self.linear(x.flatten(1))\n"
+        "def build(input_shape, n_outputs):\n    return Net(n_outputs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("basekamp.evaluation.predict.ROWS_AT_ONCE", {"image": 500})
+    health = examined(digits, tmp_path, model="stubborn:build")
+    assert health.layers == [] and health.dead is None and health.validation_score > 0.5
+    silent = Case(BETTER.model_copy(update={"network": health}))
+    assert {"dead-units", "vanishing-gradients"} <= set(unknown(silent))
 
 
 def test_record_of_an_older_release_still_reads() -> None:

@@ -16,7 +16,8 @@ from basekamp.imports.shelf import Imported, import_results
 from basekamp.imports.sources import read_csv, read_folder, read_source
 from basekamp.naming import MAX_BYTES
 from basekamp.records.leaderboard import best_first
-from basekamp.records.shelf import find_row, read_shelf, rows_as_json
+from basekamp.records.shelf import find_row, read_shelf
+from basekamp.report.leaderboard import rows_as_json
 from basekamp.storage import open_store
 from basekamp.storage.folder import FolderStore
 

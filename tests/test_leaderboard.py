@@ -21,7 +21,7 @@ from basekamp.report.leaderboard import (
     groups_as_sheet,
     groups_table,
     leaderboard,
-    rows_as_json_lines,
+    rows_as_json,
     rows_as_sheet,
     sheet_as_csv,
     sheet_as_markdown,
@@ -155,7 +155,7 @@ def test_sheet_of_what_changed_has_no_column_that_is_alike_in_all_rows():
     assert {"experiment", "lr", "act", "n"} <= set(whole.heads) and "width" in changed.heads
     assert not {"experiment", "lr", "act", "n", "loss"} & set(changed.heads)
     assert dict(zip(changed.heads, changed.lines[1], strict=True))["width"] == 64
-    assert rows_as_json_lines(ROWS, only_changed=True)[1]["params"] == {"width": 64}
+    assert rows_as_json(ROWS, only_changed=True)[1]["params"] == {"width": 64}
 
 
 def test_markdown_is_one_table_whatever_a_text_holds():

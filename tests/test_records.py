@@ -36,9 +36,9 @@ from basekamp.records.shelf import (
     read_record,
     read_shelf,
     read_shelves,
-    rows_as_json,
     stem,
 )
+from basekamp.report.leaderboard import rows_as_json
 from basekamp.storage import Store, open_store
 from basekamp.storage.folder import FolderStore
 from basekamp.training.model_file import load_models

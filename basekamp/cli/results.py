@@ -69,7 +69,7 @@ def runs(
             _print(shown.groups_table(groups))
             click.echo("\nNext: basekamp runs with --where for the rows of a group")
     elif _tell(
-        shown.rows_as_json_lines(chosen, only_changed=only_changed),
+        shown.rows_as_json(chosen, only_changed=only_changed),
         shown.rows_as_sheet(chosen, only_changed=only_changed),
         **formats,
     ):

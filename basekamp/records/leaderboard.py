@@ -88,7 +88,12 @@ def group_rows(rows: Sequence[Row], keys: Sequence[str]) -> list[Group]:
         return row.metric, *(repr(value_of(row, key)) for key in keys)
 
     found = [_group(list(alike), keys) for _, alike in groupby(sorted(rows, key=place), key=place)]
-    return sorted(found, key=lambda group: (group.metric, math.isnan(group.mean), _rank(group.mean, group.metric)))
+    return sorted(found, key=lambda group: (group.metric, math.isnan(group.mean), rank(group.mean, group.metric)))
+
+
+def rank(value: float, metric: str) -> float:
+    """A number that is smaller for what is better, where that is known."""
+    return -value if METRICS.get(metric) == "maximize" else value
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -126,12 +131,7 @@ def _order(row: Row, key: str) -> tuple[int, float, str]:
         return 2, 0.0, ""
     if isinstance(value, str):
         return 1, 0.0, value
-    return 0, _rank(value, row.metric if key == "difference" else key), ""
-
-
-def _rank(value: float, metric: str) -> float:
-    """A number that is smaller for what is better, where that is known."""
-    return -value if METRICS.get(metric) == "maximize" else value
+    return 0, rank(value, row.metric if key == "difference" else key), ""
 
 
 def _check(rows: Sequence[Row], keys: Sequence[str], known: Sequence[str]) -> None:

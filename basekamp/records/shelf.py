@@ -17,7 +17,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -60,7 +59,6 @@ __all__ = [
     "read_shelf",
     "read_shelves",
     "record_key",
-    "rows_as_json",
     "stem",
 ]
 
@@ -240,28 +238,6 @@ def id_in(key: str) -> str | None:
         return parse_name(PurePosixPath(key).name).id
     except InputError:
         return None
-
-
-def rows_as_json(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Rows as plain values, for `--json`."""
-    keys = (
-        "name",
-        "experiment",
-        "role",
-        "attempt",
-        "params",
-        "metrics",
-        "n",
-        "spread",
-        "difference",
-        "interval",
-        "verdict",
-        "champion",
-        "key",
-        "lineage",
-    )
-    told = [{key: getattr(row, key) for key in keys} for row in rows]
-    return [row | {"spread": None} if row["role"] == IMPORTED else row for row in told]
 
 
 def _records(store: Store, experiment: str | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from basekamp.report import charts
 from basekamp.report.diagnosis import diagnosis_markdown, findings_of
 from basekamp.report.ladder import ladder_steps
 from basekamp.report.markdown import markdown_table, plain
-from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
+from basekamp.report.numbers import between, change, confidence, number, setting, signed
 from basekamp.report.page import render
 from basekamp.report.performance import performance_rows
 
@@ -69,13 +69,6 @@ def attempt_html(record: Record, baseline: Record | None, shelf: Shelf) -> str:
         charts=_charts(record, other, shown),
         performance=performance_rows(record.training.performance),
         findings=findings_of(record),
-        number=number,
-        change=change,
-        signed=signed,
-        between=between,
-        percent=confidence,
-        direction=direction,
-        setting=setting,
         spread_of=_spread,
     )
 

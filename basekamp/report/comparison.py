@@ -53,12 +53,6 @@ def comparison_html(told: SideBySide) -> str:
         metrics=list(dict.fromkeys(name for record in told.records for name in record.evaluation.metrics)),
         charts={kind: charts.curves_chart(kind, trainings) for kind in CURVES},
         colors=[charts.curve_color(i) for i in range(len(told.records))],
-        number=number,
-        change=change,
-        signed=signed,
-        between=between,
-        direction=direction,
-        setting=setting,
         chance=chance,
     )
 

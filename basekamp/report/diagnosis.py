@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from basekamp.diagnosis.rules import RULES, Case, Finding, as_attempt, diagnose, unknown
+import yaml
+
+from basekamp.diagnosis.finding import Case, Finding, next_attempt
+from basekamp.diagnosis.rules import RULES, diagnose, unknown
 from basekamp.records.record import Record
 from basekamp.report.markdown import plain
 from basekamp.report.numbers import printable
@@ -26,22 +29,27 @@ def diagnosis_as_text(record: Record) -> str:
         lines = [f"Nothing found among {len(RULES) - len(silent)} conditions."]
     if silent:
         lines.append(f"Not measured of this record: {', '.join(silent)}.")
-    attempts = [line for one in found for line in as_attempt(one)]
-    if attempts:
-        lines += ["", "To try next, in the experiment file:", "attempts:", *attempts]
+    if attempts := _attempts(record, found):
+        lines += ["", "To try next, in the experiment file:", *attempts.splitlines()]
     return "\n".join(printable(line) for line in lines)
 
 
 def diagnosis_as_json(record: Record) -> dict[str, Any]:
     """Plain values."""
     case = Case(record)
-    found = [asdict(one) | {"attempt": "\n".join(as_attempt(one))} for one in diagnose(case)]
+    found = [asdict(one) | {"attempt": next_attempt(one, record)} for one in diagnose(case)]
     return {"name": record.name, "findings": found, "not_measured": unknown(case)}
 
 
 def diagnosis_markdown(found: Sequence[Finding]) -> str:
     """The findings as a list."""
     return "\n".join(f"- **{one.condition}** ({one.severity}): {plain(one.sentence)}" for one in found)
+
+
+def _attempts(record: Record, found: Sequence[Finding]) -> str:
+    """The block of an experiment file, "" where no idea is a setting."""
+    told = {f"after-{one.condition}": attempt for one in found if (attempt := next_attempt(one, record))}
+    return yaml.safe_dump({"attempts": told}, sort_keys=False, width=110) if told else ""
 
 
 def _told(finding: Finding) -> list[str]:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from basekamp.evaluation.goals import METRICS
 from basekamp.hyperparameters import Option
 from basekamp.naming import Value
+from basekamp.records.leaderboard import rank
 from basekamp.records.shelf import Row, Shelf
 from basekamp.records.side_by_side import provenance
 from basekamp.records.story import Story
@@ -14,7 +14,7 @@ from basekamp.report import charts
 from basekamp.report.attempt import MANY_CLASSES, shaded_confusion
 from basekamp.report.ladder import ladder_steps
 from basekamp.report.leaderboard import changing_params
-from basekamp.report.numbers import between, change, direction, number, setting, signed
+from basekamp.report.numbers import number
 from basekamp.report.page import render
 from basekamp.report.parallel import Axis, Line, Route, Scale, parallel
 from basekamp.sweeps.space import Result, explained_variance
@@ -64,18 +64,7 @@ def experiment_html(story: Story) -> str:
         many_classes=len(champion.evaluation.classes) > MANY_CLASSES,
         roc=charts.roc_chart(roc, other.evaluation.roc if other else None, is_baseline=is_first) if roc else "",
         provenance=provenance(champion),
-        number=number,
-        change=change,
-        signed=signed,
-        between=between,
-        direction=direction,
-        setting=setting,
     )
-
-
-def _rank(row: Row) -> float:
-    """Smaller for what is better."""
-    return -row.value if METRICS.get(row.metric, "maximize") == "maximize" else row.value
 
 
 def _climb(numbered: Sequence[tuple[int, Row]]) -> list[tuple[int, Row]]:
@@ -94,7 +83,7 @@ def _parallel(rows: Sequence[Row], keys: Sequence[str], shelf: Shelf) -> tuple[l
     values = [row.value for row in drawn]
     metric = shelf.rows[0].metric
     num_best = max(1, round(BEST_SHARE * len(drawn)))
-    best = {row.id for row in sorted(drawn, key=_rank)[:num_best]}
+    best = {row.id for row in sorted(drawn, key=lambda row: rank(row.value, metric))[:num_best]}
     routes = [
         Route(
             row.id,
@@ -133,7 +122,7 @@ def _importance(rows: Sequence[Row], keys: Sequence[str]) -> dict[str, float]:
             spaces[key] = FloatDistribution(scale.low, scale.high, log=scale.is_log)
         elif scale:
             spaces[key] = CategoricalDistribution(scale)
-    results = [Result({key: _plain(row.params[key]) for key in spaces}, -_rank(row)) for row in told]
+    results = [Result({key: _plain(row.params[key]) for key in spaces}, -rank(row.value, row.metric)) for row in told]
     return explained_variance(spaces, results) if spaces and len(results) > len(spaces) + 2 else {}
 
 

@@ -16,7 +16,7 @@ from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
 from basekamp.naming import Value, id_time
 from basekamp.records import leaderboard as records
-from basekamp.records.shelf import Row, Shelf, rows_as_json
+from basekamp.records.shelf import IMPORTED, Row, Shelf
 from basekamp.report.markdown import markdown_table
 from basekamp.report.numbers import change, number, printable, setting
 
@@ -109,9 +109,26 @@ def groups_as_sheet(groups: Sequence[records.Group]) -> Sheet:
     return Sheet(heads, [[_finite(value) for value in line] for line in lines], len(keys) + 1)
 
 
-def rows_as_json_lines(rows: Sequence[Row], *, only_changed: bool = False) -> list[dict[str, Any]]:
+def rows_as_json(rows: Sequence[Row], *, only_changed: bool = False) -> list[dict[str, Any]]:
     """Rows as plain values; `only_changed` keeps the hyperparameters that are not alike in all of them."""
-    told = rows_as_json(rows)
+    keys = (
+        "name",
+        "experiment",
+        "role",
+        "attempt",
+        "params",
+        "metrics",
+        "n",
+        "spread",
+        "difference",
+        "interval",
+        "verdict",
+        "champion",
+        "key",
+        "lineage",
+    )
+    told = [{key: getattr(row, key) for key in keys} for row in rows]
+    told = [row | {"spread": None} if row["role"] == IMPORTED else row for row in told]
     if only_changed:
         params = changing_params(rows)
         told = [one | {"params": {key: one["params"][key] for key in params if key in one["params"]}} for one in told]

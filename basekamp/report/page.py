@@ -3,6 +3,8 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
+from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -23,20 +25,29 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {
+        "number": number,
+        "change": change,
+        "signed": signed,
+        "between": between,
+        "confidence": confidence,
+        "direction": direction,
+        "setting": setting,
+    }
     environment.filters |= {"count": _count, "percent": _percent, "short": _short}
     return environment
 
 
-def _count(number: int) -> str:
-    return f"{number:,}"
+def _count(value: int) -> str:
+    return f"{value:,}"
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _short(number: float) -> str:
+def _short(value: float) -> str:
     """Four digits, as a person writes them."""
-    if number == int(number) and abs(number) < 1e15:
-        return f"{int(number):,}"
-    return f"{number:,.4g}" if 1e-4 <= abs(number) < 1e6 else f"{number:.3e}"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.4g}" if 1e-4 <= abs(value) < 1e6 else f"{value:.3e}"

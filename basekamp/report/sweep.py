@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from basekamp.evaluation.goals import METRICS
 from basekamp.hyperparameters import Option
-from basekamp.report.numbers import change, direction, number, setting, signed
+from basekamp.report.numbers import number, setting
 from basekamp.report.page import render
 from basekamp.report.parallel import BOTTOM, TOP, WIDTH, Axis, Line, Route, Scale, parallel
 from basekamp.sweeps.outcome import Outcome
@@ -49,11 +49,6 @@ def sweep_html(outcome: Outcome) -> str:
         width=WIDTH,
         climb=_climb(outcome),
         importance=sorted(outcome.importance.items(), key=lambda item: -item[1]),
-        number=number,
-        change=change,
-        signed=signed,
-        direction=direction,
-        setting=setting,
     )
 
 
