@@ -214,6 +214,23 @@ def test_leaking_column_is_named(tmp_path: Path) -> None:
     assert leak is not None and leak.column == "refund" and leak.score > 0.95 > 0.5 > leak.others
 
 
+def test_rows_in_the_order_of_the_source_are_no_shift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(3)
+    lines = [f"{day},{chance.normal()},k{chance.integers(2)}" for day in range(3000)]
+    (tmp_path / "data.csv").write_text("\n".join(["day,a,kind", *lines]))
+    prepare_data(DataSettings(source=str(tmp_path / "data.csv"), target="kind"), tmp_path / "data")
+    data = load_dataset(tmp_path / "data")
+    days = np.asarray(data.split("validation").x)[:, 0]
+    monkeypatch.setattr("basekamp.diagnosis.data_health.MOST_ROWS", 200)
+    shift = examine_data(data).shift
+    assert shift is not None and shift.auc < 0.6 and shift.stability_index < 0.3
+    path = tmp_path / "data" / "validation"
+    for part in ("x", "y", "rows"):
+        np.save(path / f"{part}.npy", np.load(path / f"{part}.npy")[np.argsort(days)])
+    again = examine_data(load_dataset(tmp_path / "data")).shift
+    assert again is not None and again.auc < 0.65
+
+
 def examined(digits: Path, folder: Path, **settings: Any) -> NetworkHealth:
     chosen = Hyperparameters(n_epochs=8, batch_size=32, **settings)
     train_model(digits, folder / "model", chosen, metric="accuracy", seeds=1)

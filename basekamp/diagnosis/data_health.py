@@ -90,10 +90,10 @@ def score_of(task: str, targets: NDArray[Any], answers: NDArray[Any]) -> float:
 
 
 def _sample(data: Dataset, split: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """The first rows of a split, which are a random choice, as flat numbers and their targets."""
+    """A random choice of a split's rows, for they may lie in the order of the source, as flat numbers, and targets."""
     arrays = data.split(split)
-    x = np.asarray(arrays.x[:MOST_ROWS], dtype=np.float32).reshape(min(len(arrays.x), MOST_ROWS), -1)
-    return x, np.asarray(arrays.y[:MOST_ROWS])
+    rows = np.random.default_rng(0).permutation(len(arrays.y))[:MOST_ROWS]
+    return np.asarray(arrays.x[rows], dtype=np.float32).reshape(len(rows), -1), np.asarray(arrays.y[rows])
 
 
 def _class_shares(data: Dataset) -> dict[str, float]:
