@@ -91,6 +91,7 @@ def _command(folder: Path, config: Path, ports: dict[str, int]) -> list[str]:
         f"-s3.localSocket={folder / 's3.sock'}",
         f"-filer.localSocket={folder / 'filer.sock'}",
         "-s3.autoCreateBucket=false",
+        "-volume.max=1000",  # each bucket of a test takes one, and by itself it allows one for each GiB of free disk
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.telemetry=false",

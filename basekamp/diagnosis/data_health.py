@@ -61,16 +61,20 @@ class DataHealth(BaseModel):
 
 def examine_data(data: Dataset) -> DataHealth:
     """Measure all of it; the same data set gives the same facts."""
+    from threadpoolctl import threadpool_limits
+
     schema = data.schema
     train, validation = _sample(data, "train"), _sample(data, "validation")
-    half, whole = _learning_curve(schema, train, validation)
+    with threadpool_limits(1):  # samples this small gain nothing from more, and lose much beside other work
+        shift = _shift(schema, train, validation)
+        half, whole = _learning_curve(schema, train, validation)
     repeated = _repeated(data)
     return DataHealth(
         class_shares=_class_shares(data),
         repeated=sum(len(rows) for rows in repeated.values()),
         repeated_rows=repeated["validation"][:MOST_NAMED],
         leak=_leak(schema, train, validation) if schema.kind == "tabular" else None,
-        shift=_shift(schema, train, validation),
+        shift=shift,
         n_rows=schema.rows["train"],
         half=half,
         whole=whole,
