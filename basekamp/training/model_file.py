@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,6 +88,8 @@ def _check_fit(hyperparameters: Hyperparameters, schema: Schema, states: Sequenc
         found = {name: (tensor.dtype, has_own_sizes or tensor.shape) for name, tensor in state.items()}
         if found != {name: (tensor.dtype, has_own_sizes or tensor.shape) for name, tensor in expected.items()}:
             raise ValueError("the weights have other names, shapes or types")
+        if has_own_sizes and (state["feature"] >= math.prod(schema.input_shape)).any():
+            raise ValueError("a tree asks for a column that is not there")
 
 
 def model_bytes(hyperparameters: Hyperparameters, schema: Schema, weights: Sequence[State]) -> bytes:
