@@ -14,8 +14,8 @@ from basekamp.errors import InputError
 from basekamp.storage import Store
 
 MOST_BYTES = 128 << 20
-MOST_VALUES = 4 << 20
-"""As many numbers as 100,000 epochs of ten seeds leave in their curves; about 400 MB while they are parsed."""
+MOST_VALUES, MOST_KEYS = 4 << 20, 1 << 18
+"""As many numbers as 100,000 epochs of ten seeds leave in their curves; keys, lists and objects cost far more each."""
 
 Document = TypeVar("Document", bound=BaseModel)
 
@@ -47,8 +47,10 @@ def _check(content: bytes) -> None:
     """Refuse what would parse without an error, or only at the price of all memory."""
     if len(content) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES:,} bytes")
-    if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MOST_VALUES:
+    if content.count(b",") > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES:,} values")
+    if sum(content.count(sign) for sign in (b":", b"[", b"{")) > MOST_KEYS:
+        raise ValueError(f"more than {MOST_KEYS:,} keys, lists and objects")
     json.loads(content, object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
 
 

@@ -151,12 +151,13 @@ class Told(BaseModel):
         (b'{"name": "a", "other": 1}', "1 problems"),
         (b'{"name": "a", "values": ["1; import os"]}', "1 problems"),
         (b"[" * 200_000 + b"]" * 200_000, "nested too deeply"),
+        (b"[" + b"[]," * 300_000 + b"[]]", "more than 262,144 keys, lists and objects"),
         (b'{"name": "a", "values": [' + b"1," * (5 << 20) + b"1]}", "more than 4,194,304 values"),
         (b"9" * 100_000, "Exceeds the limit (4300 digits)"),
         (b"\xff\xfe{}", "it is not JSON"),
         (b"", "it is not JSON"),
     ],
-    ids=["twice", "NaN", "Infinity", "1e999", "unknown", "text", "deep", "long", "digits", "UTF-16", "empty"],
+    ids=["twice", "NaN", "Infinity", "1e999", "unknown", "text", "deep", "wide", "long", "digits", "UTF-16", "empty"],
 )
 def test_json_that_is_not_what_we_write_is_refused(content, reason):
     with pytest.raises(InputError, match=r"^x\.json is no told that this basekamp reads \(") as refusal:
