@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 IMAGE := $(shell sed -n 's/^IMAGE = "\(.*\)"/\1/p' components/__init__.py)
 
-.PHONY: run test check format clean image kind-up kind-down deploy
+.PHONY: run test check format clean sbom image kind-up kind-down deploy
 
 run: .venv/ready          ## set up, then baseline, attempts and verdicts on 1,797 real handwritten digits
 	$(BIN)/basekamp run examples/digits.yaml
@@ -23,7 +23,10 @@ format: .venv/ready       ## format and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 clean:                    ## remove the environment, caches and logs; the store stays
-	rm -rf .venv .basekamp .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .checkov sbom .basekamp .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+sbom: .venv/ready         ## list every package in the image, and its licence
+	$(BIN)/python .ci/sbom.py sbom
 
 image:                    ## build the image that every step runs in
 	docker build --build-arg REVISION=$$(git rev-parse HEAD) --tag $(IMAGE) .

@@ -15,6 +15,7 @@ from basekamp.errors import InputError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
+MAX_VALUES = 20_000
 _TAG = "tag:yaml.org,2002:"
 _SPECIAL_FLOATS = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
@@ -38,10 +39,10 @@ class YamlFile:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes without aliases and with bounded depth; values are built by `_Builder`."""
+    """Composes nodes without aliases and with bounded depth and number; values are built by `_Builder`."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - filled below, in place of those of YAML 1.1
-    depth = 0
+    depth = count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Compose one node; aliases and deep nesting are refused."""
@@ -52,6 +53,11 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(
                 problem=f"more than {MAX_DEPTH} levels are not allowed: nest less", problem_mark=mark
             )
+        if self.count > MAX_VALUES:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {MAX_VALUES:,} values are not allowed: write less", problem_mark=mark
+            )
+        self.count += 1
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1

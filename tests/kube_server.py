@@ -242,6 +242,14 @@ class KubeServer:
                 return kind, namespace, rest[1] if len(rest) > 1 else "", rest[2] if len(rest) > 2 else ""
         raise RefusedError(404, "NotFound", "the server could not find the requested resource")
 
+    def right(self, request: str) -> tuple[str, str, str]:
+        """What a Role must allow for one of `requests`: API group, resource with its subresource, verb."""
+        method, _, address = request.partition(" ")
+        parts = urlsplit(address)
+        kind, _, name, sub = self.route(parts.path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        return kind.group, f"{kind.plural}/{sub}" if sub else kind.plural, _verb(method, name, query)
+
     def check_access(self, verb: str, resource: str, namespace: str) -> None:
         if self.is_denied(verb, resource, namespace):
             plural, _, group = resource.partition(".")

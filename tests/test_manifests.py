@@ -251,7 +251,7 @@ def test_runs_use_the_least_privileged_account(objects):
         ("argoproj.io", "workflows", "get", None),
         ("argoproj.io", "workflowtaskresults", "create", None),
         ("argoproj.io", "workflowtaskresults", "patch", None),
-        *(("trainer.kubeflow.org", "trainjobs", verb, None) for verb in ("create", "get", "list", "watch", "delete")),
+        *(("trainer.kubeflow.org", "trainjobs", verb, None) for verb in ("create", "get", "delete")),
     ],
 )
 def test_a_run_may_do_what_it_must(base, group, resource, verb, name):
@@ -269,7 +269,7 @@ def test_a_run_may_do_no_more(base):
     rules = named(base, "Role", "basekamp-pipeline")["rules"]
     assert not any("*" in rule[key] for rule in rules for key in ("apiGroups", "resources", "verbs"))
     core = [rule for rule in rules if rule["apiGroups"] == [""]]
-    assert {verb for rule in core for verb in rule["verbs"]} <= {"get", "list", "watch"}
+    assert {verb for rule in core for verb in rule["verbs"]} <= {"get", "list"}
     for rule in core:
         assert rule["resources"] in (["pods"], ["pods/log"], ["events"]) or len(rule["resourceNames"]) == 1
 

@@ -226,7 +226,7 @@ def saved(content: object) -> bytes:
 def test_file_that_is_no_model_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "model.pth").write_bytes(content)
-    with pytest.raises(InputError, match=r"model\.pth is no model file of basekamp \(\w+\): train it again\.$"):
+    with pytest.raises(InputError, match=r"model\.pth is no model file of basekamp \([^()]+\): train it again\.$"):
         load_models(tmp_path / "model.pth", CPU)
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from basekamp.cluster import trainjob_follow, trainjob_node
 from basekamp.cluster.kube import Cluster, connect_cluster
@@ -319,6 +321,42 @@ def test_deletion_waits_for_the_nodes(kube, run):
         run()
     (deletion,) = [each for each in kube.requests if each.startswith("DELETE")]
     assert "propagationPolicy=Foreground" in deletion
+
+
+KUBEFLOW_CALLS = {  # backend/src/v2 of kubeflow/pipelines 2.17, and the executor of argo-workflows 4.0
+    ("", "pods", "get"),
+    ("", "configmaps", "get"),
+    ("", "secrets", "get"),
+    ("argoproj.io", "workflows", "get"),
+    ("argoproj.io", "workflowtaskresults", "create"),
+    ("argoproj.io", "workflowtaskresults", "patch"),
+}
+
+
+def test_role_of_the_pods_allows_what_is_called_and_nothing_else(kube, run):
+    def asked(word: str) -> None:
+        give_up = time.monotonic() + 30
+        while not any(word in request for request in kube.requests) and time.monotonic() < give_up:
+            time.sleep(QUICK.poll_seconds)
+
+    def play(name: str) -> None:
+        asked("/events")
+        kube.add(node_pod(name, 0))
+        asked("/log")
+        end(kube, name, "Failed", "Broken", "it broke")
+
+    controller(kube, lambda name: threading.Thread(target=play, args=(name,), daemon=True).start())
+    with pytest.raises(BasekampError, match="it broke"):
+        run()
+    rules = yaml.safe_load((ROOT / "manifests/base/pipeline/role.yaml").read_text())["rules"]
+    allowed = {
+        (group, resource, verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert allowed == KUBEFLOW_CALLS | {kube.right(request) for request in kube.requests}
 
 
 def test_train_job_goes_when_the_pod_goes(kube, run):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from basekamp.document import load_document
 from basekamp.errors import BasekampError, DeviceError, InputError, StoreError
 from basekamp.storage import Store, open_store
 from basekamp.storage.tree import fetch_tree, put_tree
@@ -44,7 +45,7 @@ def train_on_this_node(store: Store, name: str, work: Path) -> None:
     """
     if not fetch_tree(store, f"{prefix_of(name)}/input", work):
         raise StoreError(f"store {store.url} holds nothing for {name}: was its training ended?")
-    told = Job.model_validate_json((work / JOB_FILE).read_bytes())
+    told = load_document(Job, work / JOB_FILE)
     job = told.model_copy(update={"dataset": work / "dataset", "directory": work / "model"})
     launch(job, max(int(job.gpus), 1), on_this_node_alone=False)
     if os.environ.get("PET_NODE_RANK", "0") == "0":

@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from basekamp.document import load_document
 from basekamp.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -112,8 +113,8 @@ def load_dataset(directory: Path) -> Dataset:
     """
     directory = Path(directory)
     try:
-        schema = Schema.model_validate_json((directory / "schema.json").read_bytes())
-    except (OSError, ValidationError) as error:
+        schema = load_document(Schema, directory / "schema.json")
+    except (OSError, InputError) as error:
         raise InputError(f"{directory} is not a dataset folder: make one with prepare_data.") from error
     if schema.version != SCHEMA_VERSION:
         raise InputError(

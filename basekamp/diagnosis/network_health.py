@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Dataset
 from basekamp.diagnosis.data_health import score_of
+from basekamp.document import load_document
 from basekamp.evaluation.evaluate import Predictions
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.training.results import Training
@@ -79,7 +80,7 @@ def examine_networks(data: Dataset, model: Path, predictions: Predictions) -> Ne
 def read_network_health(directory: Path) -> NetworkHealth | None:
     """Read what `evaluate_model` wrote beside the evaluation; None where it was not asked to."""
     path = directory / NETWORK_FILE
-    return NetworkHealth.model_validate_json(path.read_bytes()) if path.is_file() else None
+    return load_document(NetworkHealth, path) if path.is_file() else None
 
 
 def _decided(outputs: Any, task: str) -> Any:

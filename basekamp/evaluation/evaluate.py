@@ -1,6 +1,5 @@
 """Evaluate every replicate of a model file on one split."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +9,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Dataset, load_dataset
+from basekamp.document import load_document
 from basekamp.errors import InputError
+from basekamp.evaluation.arrays import MOST_BYTES, load_arrays
 from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import all_metrics
+from basekamp.storage import Store
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.npz"
@@ -96,10 +98,30 @@ class Predictions(BaseModel):
         np.savez_compressed(path, rows=self.rows, targets=self.targets, outputs=self.outputs)
 
     @classmethod
+    def fetch(cls, store: Store, key: str) -> "Predictions":
+        """Read those under a key; raises InputError, or StoreError."""
+        return cls.from_bytes(store.get(key, most_bytes=MOST_BYTES))
+
+    @classmethod
     def from_bytes(cls, data: bytes) -> "Predictions":
-        """Read what `write` wrote; nothing pickled is accepted."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls(rows=arrays["rows"], targets=arrays["targets"], outputs=arrays["outputs"])
+        """Read what `write` wrote; nothing pickled is accepted.
+
+        Raises InputError for anything else, and for arrays of more than 2 GiB.
+        """
+        try:
+            predictions = cls(**load_arrays(data, ("rows", "targets", "outputs")))
+            predictions._check()
+        except ValueError as error:
+            raise InputError(f"these are no predictions ({error}): evaluate the model again.") from error
+        return predictions
+
+    def _check(self) -> None:
+        n = len(self.rows)
+        shapes = (self.rows.shape, self.targets.shape, self.outputs.shape[1:2])
+        if set(shapes) != {(n,)} or self.outputs.ndim > 3:
+            raise ValueError("rows, targets and outputs are not of one number")
+        if not np.isfinite(self.outputs).all():
+            raise ValueError("an output is NaN or infinite")
 
 
 def evaluate_model(
@@ -131,7 +153,7 @@ def evaluate_model(
 
 def read_evaluation(directory: Path) -> tuple[Evaluation, Predictions]:
     """Read what `evaluate_model` wrote."""
-    evaluation = Evaluation.model_validate_json((directory / EVALUATION_FILE).read_bytes())
+    evaluation = load_document(Evaluation, directory / EVALUATION_FILE)
     return evaluation, Predictions.from_bytes((directory / PREDICTIONS_FILE).read_bytes())
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Dataset, load_dataset, with_fewer_rows
 from basekamp.diagnosis.data_health import DataHealth, examine_data
+from basekamp.document import load_document
 from basekamp.evaluation.evaluate import Evaluation, evaluate_model
 from basekamp.hyperparameters import Hyperparameters
 
@@ -46,7 +47,7 @@ class Ladder(BaseModel):
     @classmethod
     def read(cls, directory: Path) -> "Ladder":
         """Read what `measure_ladder` wrote."""
-        return cls.model_validate_json((directory / LADDER_FILE).read_bytes())
+        return load_document(cls, directory / LADDER_FILE)
 
     def log(self, metrics: Any, metric: str) -> None:
         """Log each rung's deciding metric into a Kubeflow `Metrics` artifact, and write its file."""

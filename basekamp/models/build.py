@@ -6,6 +6,7 @@ float [n, k]: logits, or the standardised target.
 """
 
 import importlib
+import inspect
 import math
 import os
 import sys
@@ -150,6 +151,7 @@ def _image_network(hyperparameters: Hyperparameters, schema: Schema) -> nn.Modul
 def _own(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
     """Call the user's `package.module:callable` with input_shape, n_outputs and his options."""
     build = _imported(hyperparameters.model)
+    _check_factory(build, hyperparameters.model)
     front: NormalizedImage | OneHotColumns = (
         NormalizedImage(schema) if schema.kind == "image" else OneHotColumns(schema.n_numeric, schema.cardinalities)
     )
@@ -166,9 +168,23 @@ def _own(hyperparameters: Hyperparameters, schema: Schema) -> nn.Module:
     return nn.Sequential(front, network)
 
 
+def _check_factory(build: Any, reference: str) -> None:
+    """Refuse what was not written to build networks: a model file names its callable, and may be a stranger's."""
+    try:
+        named = set(inspect.signature(build).parameters)
+    except (TypeError, ValueError):
+        named = set()
+    if not named >= {"input_shape", "n_outputs"}:
+        raise InputError(
+            f"model: {reference} has no parameters input_shape and n_outputs, so it builds no network: name both."
+        )
+
+
 def _imported(reference: str) -> Any:
     """Import `package.module:callable`, the current directory included, as `python -m` would."""
     module_name, _, attribute = reference.partition(":")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(f"model: {reference} is of Python's own library: name a module of yours.")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     importlib.invalidate_caches()

@@ -5,6 +5,7 @@ stacked networks, and then x that is shared, as here, or has a leading dimension
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -104,4 +105,4 @@ class OneHotColumns(nn.Module):
 
 def _offsets(cardinalities: Sequence[int]) -> Tensor:
     """Where each categorical column's rows begin in the common weight table."""
-    return torch.tensor([sum(cardinalities[:i]) for i in range(len(cardinalities))], dtype=torch.long)
+    return torch.tensor([0, *accumulate(cardinalities)][: len(cardinalities)], dtype=torch.long)

@@ -102,10 +102,11 @@ def _not_above(numbers: NDArray[np.float64]) -> NDArray[np.float32]:
 def _check(tensors: dict[str, Tensor]) -> None:
     """Raises RuntimeError, as loading a state does, for trees that lead out of themselves or never end."""
     shape = tensors["feature"].shape
+    if len(shape) != 2 or any(tensors[name].shape != shape for name in ("threshold", "left", "right", "value")):
+        raise RuntimeError("the trees are not of one shape")
     nodes = shape[-1]
     for name in ("left", "right"):
-        places = tensors[name]
-        if len(shape) != 2 or places.shape != shape or ((places < 0) | (places >= nodes)).any():
+        if ((tensors[name] < 0) | (tensors[name] >= nodes)).any():
             raise RuntimeError(f"{name} does not name nodes of its tree")
     if not 0 <= int(tensors["depth"]) <= nodes or (tensors["feature"] < 0).any():
         raise RuntimeError("depth or feature is out of range")

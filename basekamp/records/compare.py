@@ -174,7 +174,7 @@ def _judge(
     """Compare with the baseline on the validation split; open the test split for an attempt that has earned it."""
     store, shelf, data = evidence.store, evidence.shelf, evidence.data
     baseline = _comparable(evidence.baseline, question, told, data.schema)
-    theirs = Predictions.from_bytes(store.get(stem(baseline.key) + PREDICTIONS))
+    theirs = Predictions.fetch(store, stem(baseline.key) + PREDICTIONS)
     difference = measure_difference(told.metric, predictions, theirs)
     judged_before = shelf.judged_before(params, len(told.replicates))
     comparison = compare_with(baseline, difference, told, expect=question.expect, judged_before=judged_before)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from basekamp.data.dataset import Dataset
+from basekamp.document import fetch_document
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Evaluation, Predictions, is_better, judge_predictions, predict_split
 from basekamp.naming import Name, Value, format_name, id_time, new_id
@@ -58,7 +59,7 @@ def earlier_opening(store: Store, experiment: str, record_id: str) -> Opening | 
     """The opening that an interrupted try for this record left: what was seen on the test split stays seen."""
     for entry in store.entries(f"{experiment}/openings/"):
         if id_in(entry.key) == record_id:
-            return Opening.model_validate_json(store.get(entry.key))
+            return fetch_document(Opening, store, entry.key)
     return None
 
 

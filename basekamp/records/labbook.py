@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from basekamp.document import fetch_document
 from basekamp.errors import BasekampError, InputError
 from basekamp.naming import id_time
 from basekamp.records.shelf import RECORD, Row, Shelf
@@ -90,8 +91,8 @@ def search(pages: Iterable[Page], text: str) -> list[Hit]:
 def _records(store: Store, rows: Sequence[Row]) -> Iterator[Page]:
     def read(row: Row) -> Page:
         try:
-            told = _Hypothesis.model_validate_json(store.get(row.beside(RECORD)))
-        except ValidationError:
+            told = fetch_document(_Hypothesis, store, row.beside(RECORD))
+        except InputError:
             return Page(_when(row.id), "record", row, problem="its JSON is no record")
         except BasekampError as error:
             return Page(_when(row.id), "record", row, problem=str(error))

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import PurePosixPath
 
-from pydantic import ValidationError
-
+from basekamp.document import fetch_document
 from basekamp.errors import InputError
 from basekamp.naming import Value, id_time, parse_name
 from basekamp.records.record import BASELINE, Record
@@ -211,14 +210,7 @@ def find_in(rows: Iterable[Row], name: str, place: str) -> Row:
 
 def read_record(store: Store, row: Row) -> Record:
     """The whole record behind a row; raises InputError for one that another release wrote."""
-    key = row.beside(RECORD)
-    try:
-        return Record.model_validate_json(store.get(key))
-    except ValidationError as error:
-        raise InputError(
-            f"{key} in {store.url} is no record that this basekamp reads ({error.error_count()} problems): "
-            "use the release that wrote it, or move the file away."
-        ) from error
+    return fetch_document(Record, store, row.beside(RECORD))
 
 
 def holds(store: Store, key: str) -> bool:

@@ -178,7 +178,7 @@ def _gap(store: Store, record: Record, first: Record) -> Gap:
     """The difference of the means where the examples are not the same, and else what verdicts rest on."""
     plain = record.mean - first.mean
     try:
-        ours, theirs = (Predictions.from_bytes(store.get(stem(one.key) + PREDICTIONS)) for one in (record, first))
+        ours, theirs = (Predictions.fetch(store, stem(one.key) + PREDICTIONS) for one in (record, first))
         difference = measure_difference(record.metric, ours, theirs)
     except InputError:
         return Gap(plain, why="measured on other examples")

@@ -133,7 +133,7 @@ def _difference(record: Record, store: Store, predictions: Predictions) -> Diffe
 
     The recorded noise is the yardstick of both: what is noisier today would else pass for the same.
     """
-    recorded = Predictions.from_bytes(store.get(stem(record.key) + PREDICTIONS))
+    recorded = Predictions.fetch(store, stem(record.key) + PREDICTIONS)
     try:
         told = measure_difference(record.metric, predictions, recorded)
     except InputError:

@@ -10,7 +10,6 @@ announced digests: another writer may be between its announcement and its link.
 """
 
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -25,6 +24,7 @@ from typing import BinaryIO
 from basekamp.errors import ChecksumError, KeyExistsError, KeyMissingError, StoreError
 from basekamp.storage.protocol import (
     MAX_PART_BYTES,
+    BoundedBuffer,
     Entry,
     check_key,
     check_prefix,
@@ -59,12 +59,12 @@ class FolderStore:
             if not self._link(temporary, key, digest):
                 self._require_same(key, digest)
 
-    def get(self, key: str) -> bytes:
-        """Read all bytes of `key`, verified."""
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes:
+        """Read all bytes of `key`, verified; more than `most_bytes` are an `InputError`."""
+        content = BoundedBuffer(key, most_bytes)
         with self._open(key) as stream:
-            content = stream.read()
-        self._require_announced(key, hashlib.sha256(content).hexdigest())
-        return content
+            self._require_announced(key, copy_stream(stream, content))
+        return content.getvalue()
 
     def fetch(self, key: str, path: Path) -> None:
         """Stream `key` to the file `path`, which appears whole and verified or not at all."""

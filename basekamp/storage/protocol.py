@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from basekamp.errors import InputError, StoreError
 
@@ -39,10 +39,11 @@ class Store(Protocol):
     def put(self, key: str, source: bytes | Path) -> None:
         """Create `key`; the same bytes already there are fine, other bytes are a `KeyExistsError`."""
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes:
         """Read all bytes of `key`, verified.
 
         Raises:
+            InputError: there are more than `most_bytes`; no more than these are read.
             KeyMissingError: nothing lies under the key.
             ChecksumError: the bytes are damaged, or were not written through a store.
         """
@@ -61,6 +62,21 @@ class Store(Protocol):
 
     def check(self) -> None:
         """List, write, read back and delete a hidden probe; a `StoreError` says in 5 s what is wrong."""
+
+
+class BoundedBuffer(io.BytesIO):
+    """Bytes in memory that refuse to become more than `most_bytes`."""
+
+    def __init__(self, key: str, most_bytes: int | None) -> None:
+        super().__init__()
+        self._key, self._most_bytes = key, most_bytes
+
+    def write(self, block: Any, /) -> int:
+        """Take a block, or raise InputError."""
+        written = super().write(block)
+        if self._most_bytes is not None and self.tell() > self._most_bytes:
+            raise InputError(f"key {self._key!r} holds more than {self._most_bytes:,} bytes: move the file away.")
+        return written
 
 
 def is_key(text: str) -> bool:

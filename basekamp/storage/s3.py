@@ -31,6 +31,7 @@ from basekamp.errors import ChecksumError, InputError, KeyExistsError, KeyMissin
 from basekamp.storage.pool import PATIENT, QUICK, THREADS, Backoff, Patience
 from basekamp.storage.protocol import (
     BLOCK_BYTES,
+    BoundedBuffer,
     Entry,
     check_key,
     check_prefix,
@@ -81,9 +82,9 @@ class S3Store:
                     return
             raise StoreError(f"other writers are at {self._where(key)} in the same moment: try again.")
 
-    def get(self, key: str) -> bytes:
-        """Read all bytes of `key`, verified."""
-        content = io.BytesIO()
+    def get(self, key: str, *, most_bytes: int | None = None) -> bytes:
+        """Read all bytes of `key`, verified; more than `most_bytes` are an `InputError`."""
+        content = BoundedBuffer(key, most_bytes)
         with self._explained("read", check_key(key)):
             self._read(key, content)
         return content.getvalue()

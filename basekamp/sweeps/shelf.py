@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from basekamp.document import fetch_document
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
 from basekamp.hyperparameters import Hyperparameters, override
@@ -140,13 +141,7 @@ class SweepShelf:
         self.store.put(f"{self.prefix}report.html", page)
 
     def _round(self, key: str) -> Round:
-        try:
-            return Round.model_validate_json(self.store.get(key))
-        except ValidationError as error:
-            raise InputError(
-                f"{key} in {self.store.url} is no round that this basekamp reads ({error.error_count()} problems): "
-                "use the release that wrote it, or move the sweep's folder away."
-            ) from error
+        return fetch_document(Round, self.store, key)
 
 
 def latest(told: Sequence[Told]) -> dict[int, Told]:

@@ -14,6 +14,7 @@ import torch
 
 from basekamp.errors import StoreError
 from basekamp.storage import Store
+from basekamp.training.archive import load_archive
 from basekamp.training.files import replace_file
 from basekamp.work import work_directory
 
@@ -88,7 +89,7 @@ class Checkpoints:
         data = memoryview(path.read_bytes() if is_here or self.store is None else self.store.get(self._key(number)))
         if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
             raise ValueError("it is damaged")
-        state: State = torch.load(io.BytesIO(data[_DIGEST_BYTES:]), map_location=device, weights_only=True)
+        state: State = load_archive(io.BytesIO(data[_DIGEST_BYTES:]), device)
         return state
 
     def _path(self, number: int) -> Path:

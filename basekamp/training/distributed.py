@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from basekamp.document import load_document
 from basekamp.hyperparameters import is_own_model
 from basekamp.training.cards import card_names
 from basekamp.training.device import choose_device
@@ -119,7 +120,7 @@ def _all_cards(device: torch.device) -> tuple[str, ...]:
 
 
 def _work(folder: Path, rank: int) -> None:
-    job = Job.model_validate_json((folder / JOB_FILE).read_bytes())
+    job = load_document(Job, folder / JOB_FILE)
     device = choose_device(job.gpus)
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

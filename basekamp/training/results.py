@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from basekamp.document import load_document
 from basekamp.training.files import replace_file
 
 MODEL_FILE = "model.pth"
@@ -115,4 +116,4 @@ class Training(BaseModel):
     @classmethod
     def read(cls, directory: Path) -> "Training":
         """Read `training.json` from the model's folder."""
-        return cls.model_validate_json((directory / TRAINING_FILE).read_bytes())
+        return load_document(cls, directory / TRAINING_FILE)
