@@ -67,7 +67,7 @@ def test_arrays_have_the_documented_types_and_sizes(tmp_path: Path) -> None:
     dataset = prepared(tmp_path, table(), drop=("id",))
     sizes = {}
     for name in SPLITS:
-        x, y, rows = dataset.split(name)
+        x, y, rows, _ = dataset.split(name)
         assert isinstance(x, np.memmap)
         assert (x.dtype, y.dtype, rows.dtype) == (np.float32, np.int64, np.uint64)
         assert x.shape == (len(y), *dataset.schema.input_shape)
@@ -159,6 +159,19 @@ def test_a_group_never_meets_itself_in_another_split(tmp_path: Path) -> None:
     assert "owner" not in names
     marks = [set(dataset.split(name).x[:, names.index("mark")].tolist()) for name in SPLITS]
     assert not (marks[0] & marks[1] or marks[0] & marks[2] or marks[1] & marks[2])
+    for name in SPLITS:
+        x, groups = dataset.split(name).x[:, names.index("mark")], dataset.split(name).groups
+        assert groups is not None
+        assert len(set(zip(x.tolist(), groups.tolist(), strict=True))) == len(set(x)) == len(set(groups))
+    assert prepared(tmp_path, frame, "plain", drop=("id",)).split("test").groups is None
+
+
+def test_a_validation_split_of_one_group_is_refused(tmp_path: Path) -> None:
+    frame = table(12).with_columns(owner=pl.Series([f"owner {i % 3}" for i in range(12)]))
+    with pytest.raises(InputError, match="rows are of one group of 'owner', at least 2"):
+        prepared(
+            tmp_path, frame, drop=("id",), target="amount", split={"group": "owner", "validation": 0.3, "test": 0.3}
+        )
 
 
 def test_regression_keeps_the_raw_target(tmp_path: Path) -> None:

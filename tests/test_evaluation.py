@@ -294,6 +294,10 @@ def test_predictions_survive_their_file_and_equal_ones_are_equal_bytes(tmp_path)
     data = (tmp_path / "one.npz").read_bytes()
     assert data == (tmp_path / "other.npz").read_bytes()
     read = Predictions.from_bytes(data)
+    assert read.groups is None
+    grouped = predictions.model_copy(update={"groups": predictions.rows // 2})
+    grouped.write(tmp_path / "grouped.npz")
+    assert np.array_equal(Predictions.from_bytes((tmp_path / "grouped.npz").read_bytes()).groups, grouped.groups)
     for part in ("rows", "targets", "outputs"):
         assert np.array_equal(getattr(read, part), getattr(predictions, part))
         assert getattr(read, part).dtype == getattr(predictions, part).dtype

@@ -217,7 +217,7 @@ def test_predictions_that_are_ours_are_read(tmp_path):
     ("arrays", "reason"),
     [
         ({"outputs": np.array([print], dtype=object)}, "outputs.npy is no array of numbers"),
-        ({"outputs": np.zeros((1, 5, 2), np.float32)}, "rows, targets and outputs are not of one number"),
+        ({"outputs": np.zeros((1, 5, 2), np.float32)}, "rows, targets, outputs and groups are not of one number"),
         ({"outputs": np.full((1, 4, 2), np.nan, np.float32)}, "an output is NaN or infinite"),
         ({"targets": np.array(["a"] * 4)}, "targets.npy is no array of numbers"),
         ({"more": np.zeros(1)}, "it does not hold rows, targets, outputs alone"),

@@ -210,6 +210,43 @@ def test_what_both_get_wrong_alike_cancels_out():
     )
 
 
+def grouped_sides(chance: np.random.Generator, *, groups: int, size: int) -> list[Predictions]:
+    """Two models of equal true accuracy; which of the two is right depends on the group alone."""
+    n = groups * size
+    rows, belongs = chance.integers(0, 2**63, n, dtype=np.uint64), np.repeat(chance.integers(0, 2**63, groups), size)
+    targets = chance.integers(0, 2, n)
+    first_is_right = np.repeat(chance.random(groups) < 0.5, size)
+    sides = []
+    for is_right in (first_is_right, ~first_is_right):
+        answers = np.where(is_right, targets, 1 - targets)
+        outputs = np.eye(2, dtype=np.float32)[answers][None]
+        sides.append(Predictions(rows=rows, targets=targets, outputs=outputs, groups=belongs.astype(np.uint64)))
+    return sides
+
+
+def test_interval_over_groups_holds_where_one_over_rows_does_not():
+    chance = np.random.default_rng(0)
+    held = np.zeros(2)
+    for _ in range(200):
+        attempt, baseline = grouped_sides(chance, groups=40, size=10)
+        for i, side in enumerate((attempt, attempt.model_copy(update={"groups": None}))):
+            found = measure_difference("accuracy", side, baseline)
+            held[i] += abs(found.value) <= found.half_width(0.95)
+    assert held[0] >= 0.9 * 200 and held[1] < 0.6 * 200
+
+
+def test_groups_of_one_row_each_change_nothing():
+    attempt, baseline = random_predictions(1), random_predictions(2)
+    grouped = attempt.model_copy(update={"groups": np.arange(400, dtype=np.uint64)})
+    assert measure_difference("auc", grouped, baseline) == measure_difference("auc", attempt, baseline)
+
+
+def test_a_single_group_is_refused():
+    attempt, baseline = grouped_sides(np.random.default_rng(0), groups=1, size=10)
+    with pytest.raises(InputError, match="all shared validation examples are of one group"):
+        measure_difference("accuracy", attempt, baseline)
+
+
 def test_rows_of_equal_hash_are_all_compared():
     attempt, baseline = random_predictions(1), random_predictions(2)
     few = np.arange(400, dtype=np.uint64) % 7  # as when the column that told rows apart is dropped

@@ -1,7 +1,7 @@
 """The dataset folder: memory-mapped arrays, one per split and purpose, and the schema that explains them.
 
 schema.json  profile.html
-train/  validation/  test/      each: x.npy  y.npy  rows.npy
+train/  validation/  test/      each: x.npy  y.npy  rows.npy, and groups.npy where rows belong together
 """
 
 import hashlib
@@ -81,11 +81,20 @@ class Schema(BaseModel):
 
 
 class SplitArrays(NamedTuple):
-    """One split: x uint8 [n, c, h, w] or float32 [n, d], y int64 or float32 [n], rows uint64 [n]."""
+    """One split: x uint8 [n, c, h, w] or float32 [n, d], y int64 or float32 [n], rows and groups uint64 [n] (hashes).
+
+    Rows with one value of `split.group` have one hash in groups; without that setting there are no groups.
+    """
 
     x: NDArray[Any]
     y: NDArray[Any]
     rows: NDArray[np.uint64]
+    groups: NDArray[np.uint64] | None = None
+
+    def at(self, chosen: NDArray[np.bool_] | slice) -> "SplitArrays":
+        """Some of the rows."""
+        groups = None if self.groups is None else self.groups[chosen]
+        return SplitArrays(self.x[chosen], self.y[chosen], self.rows[chosen], groups)
 
 
 class Dataset:
@@ -101,7 +110,8 @@ class Dataset:
             raise InputError(f"there is no split {name!r}: use one of {', '.join(SPLITS)}.")
         folder = self.directory / name
         try:
-            return SplitArrays(*(np.load(folder / f"{part}.npy", mmap_mode="c") for part in SplitArrays._fields))
+            names = [part for part in SplitArrays._fields if part != "groups" or (folder / "groups.npy").exists()]
+            return SplitArrays(**{part: np.load(folder / f"{part}.npy", mmap_mode="c") for part in names})
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"the split {folder} cannot be read ({error}): prepare the data again.") from error
 
@@ -132,7 +142,7 @@ def with_fewer_rows(data: Dataset, directory: Path, n_rows: int) -> Path:
     directory.mkdir(parents=True)
     for name in SPLITS[1:]:
         (directory / name).symlink_to((data.directory / name).absolute())
-    save_split(directory, SPLITS[0], SplitArrays(*(values[:n_rows] for values in data.split(SPLITS[0]))))
+    save_split(directory, SPLITS[0], data.split(SPLITS[0]).at(slice(n_rows)))
     rows = {**data.schema.rows, SPLITS[0]: n_rows}
     schema = data.schema.model_copy(
         update={"rows": rows, "dataset_fingerprint": f"{data.schema.dataset_fingerprint}-{n_rows}"}
@@ -142,11 +152,12 @@ def with_fewer_rows(data: Dataset, directory: Path, n_rows: int) -> Path:
 
 
 def save_split(directory: Path, name: str, arrays: SplitArrays) -> None:
-    """Write one split's three arrays into the folder."""
+    """Write one split's arrays into the folder."""
     folder = directory / name
     folder.mkdir(parents=True)
-    for part, values in zip(SplitArrays._fields, arrays, strict=True):
-        np.save(folder / f"{part}.npy", values, allow_pickle=False)
+    for part, values in arrays._asdict().items():
+        if values is not None:
+            np.save(folder / f"{part}.npy", values, allow_pickle=False)
 
 
 def content_fingerprint(schema: Schema, splits: dict[str, SplitArrays]) -> str:
@@ -155,5 +166,6 @@ def content_fingerprint(schema: Schema, splits: dict[str, SplitArrays]) -> str:
     digest.update(schema.model_dump_json(exclude={"source", "dataset_fingerprint"}).encode())
     for name in SPLITS:
         for values in splits[name]:
-            digest.update(np.ascontiguousarray(values).data)
+            if values is not None:
+                digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

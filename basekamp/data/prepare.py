@@ -26,7 +26,7 @@ from basekamp.data.profile import render_profile
 from basekamp.data.readers import ImageTable
 from basekamp.data.remote import without_secrets
 from basekamp.data.sources import local_copy, local_fingerprint, read_local
-from basekamp.data.split import assign_sides, check_sides
+from basekamp.data.split import assign_sides, check_groups, check_sides
 from basekamp.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,10 +71,11 @@ def _build(clean: CleanRows, settings: "DataSettings", fingerprint: str) -> tupl
     sides = assign_sides(clean.places, validation=settings.split.validation, test=settings.split.test)
     check_sides(sides, clean.target.y, clean.target.classes)
     encoded = _encode_inputs(clean, sides == 0, rare=settings.rare)
-    splits = {
-        name: SplitArrays(*(part[sides == index] for part in (encoded.x, clean.target.y, clean.rows)))
-        for index, name in enumerate(SPLITS)
-    }
+    groups = clean.places if settings.split.group else None
+    whole = SplitArrays(encoded.x, clean.target.y, clean.rows, groups)
+    splits = {name: whole.at(sides == index) for index, name in enumerate(SPLITS)}
+    if settings.split.group:
+        check_groups(settings.split.group, splits["validation"])
     train = splits["train"].y.astype(np.float64)
     is_regression = clean.target.task == "regression"
     schema = Schema(

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from basekamp.data.dataset import SPLITS
+from basekamp.data.dataset import SPLITS, SplitArrays
 from basekamp.errors import InputError
 
 Hashes = NDArray[np.uint64]
@@ -109,6 +109,18 @@ def check_sides(sides: NDArray[np.int8], labels: NDArray[np.int64], classes: tup
         raise InputError(
             "the validation split holds a single class, at least 2 are needed: give more rows or raise "
             "data.split.validation."
+        )
+
+
+def check_groups(group: str, validation: SplitArrays) -> None:
+    """Refuse a validation split of a single group: nobody could tell how much another would differ.
+
+    Raises: InputError.
+    """
+    if len(np.unique(validation.groups)) < 2:  # type: ignore[arg-type]
+        raise InputError(
+            f"all {len(validation.y)} validation rows are of one group of {group!r}, at least 2 groups are needed: "
+            "raise data.split.validation, or group by a column of more values."
         )
 
 

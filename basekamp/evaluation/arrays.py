@@ -17,8 +17,8 @@ MOST_BYTES = 2 << 30
 _END_BYTES, _LOCATOR_BYTES, _MOST_DIRECTORY_BYTES = 22, 20, 4096
 
 
-def load_arrays(content: bytes, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read exactly these arrays of numbers, as numpy.savez_compressed wrote them.
+def load_arrays(content: bytes, names: Sequence[str], *, optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Read exactly these arrays of numbers, and the optional ones that are there, as numpy.savez_compressed wrote them.
 
     Raises ValueError, with a reason to put into brackets, for anything else and for more than 2 GiB.
     """
@@ -26,7 +26,9 @@ def load_arrays(content: bytes, names: Sequence[str]) -> dict[str, NDArray[Any]]
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             entries = archive.infolist()
-            if sorted(each.orig_filename for each in entries) != sorted(f"{name}.npy" for name in names):
+            held = [each.orig_filename for each in entries]
+            wanted = [*names, *(name for name in optional if f"{name}.npy" in held)]
+            if sorted(held) != sorted(f"{name}.npy" for name in wanted):
                 raise ValueError(f"it does not hold {', '.join(names)} alone")
             declared = sum(each.file_size for each in entries)
             if declared > MOST_BYTES:
@@ -34,7 +36,7 @@ def load_arrays(content: bytes, names: Sequence[str]) -> dict[str, NDArray[Any]]
             for each in entries:
                 with archive.open(each) as member:
                     _check_header(member, each)  # type: ignore[arg-type]
-            return {name: _read(archive, name) for name in names}
+            return {name: _read(archive, name) for name in wanted}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError("its archive is damaged") from error
 

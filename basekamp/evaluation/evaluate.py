@@ -85,17 +85,21 @@ class Evaluation(BaseModel):
 
 
 class Predictions(BaseModel):
-    """Row by row: rows uint64 [n] (hashes), targets [n], outputs float32 [replicates, n, k] or [replicates, n]."""
+    """Row by row: rows uint64 [n] (hashes), targets [n], outputs float32 [replicates, n, k] or [replicates, n].
+
+    groups uint64 [n]: which rows belong together, where the split was made by groups.
+    """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     rows: NDArray[np.uint64]
     targets: NDArray[Any]
     outputs: NDArray[np.float32]
+    groups: NDArray[np.uint64] | None = None
 
     def write(self, path: Path) -> None:
         """Write as a compressed .npz file."""
-        np.savez_compressed(path, rows=self.rows, targets=self.targets, outputs=self.outputs)
+        np.savez_compressed(path, **{name: values for name, values in self if values is not None})
 
     @classmethod
     def fetch(cls, store: Store, key: str) -> "Predictions":
@@ -109,7 +113,7 @@ class Predictions(BaseModel):
         Raises InputError for anything else, and for arrays of more than 2 GiB.
         """
         try:
-            predictions = cls(**load_arrays(data, ("rows", "targets", "outputs")))
+            predictions = cls(**load_arrays(data, ("rows", "targets", "outputs"), optional=("groups",)))
             predictions._check()
         except ValueError as error:
             raise InputError(f"these are no predictions ({error}): evaluate the model again.") from error
@@ -117,9 +121,10 @@ class Predictions(BaseModel):
 
     def _check(self) -> None:
         n = len(self.rows)
-        shapes = (self.rows.shape, self.targets.shape, self.outputs.shape[1:2])
+        groups = self.rows if self.groups is None else self.groups
+        shapes = (self.rows.shape, self.targets.shape, self.outputs.shape[1:2], groups.shape)
         if set(shapes) != {(n,)} or self.outputs.ndim > 3:
-            raise ValueError("rows, targets and outputs are not of one number")
+            raise ValueError("rows, targets, outputs and groups are not of one number")
         if not np.isfinite(self.outputs).all():
             raise ValueError("an output is NaN or infinite")
 
@@ -177,7 +182,8 @@ def predict_split(data: Dataset, model: Path, *, split: SplitName, gpus: str = "
         raise InputError(
             f"the model answers NaN or Inf on the {split} split: train it with a lower lr, or mend its forward."
         )
-    return Predictions(rows=np.asarray(arrays.rows), targets=np.asarray(arrays.y), outputs=outputs)
+    groups = None if arrays.groups is None else np.asarray(arrays.groups)
+    return Predictions(rows=np.asarray(arrays.rows), targets=np.asarray(arrays.y), outputs=outputs, groups=groups)
 
 
 def judge_predictions(data: Dataset, predictions: Predictions, *, metric: str, split: SplitName) -> Evaluation:

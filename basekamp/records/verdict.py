@@ -3,7 +3,8 @@
 Three things make a measured difference uncertain: the seeds of the attempt, those of the baseline, and the examples it
 was measured on. Their variances are estimated apart. Seeds: the sample variance over replicates. Examples: the
 delete-a-group jackknife over the examples that baseline and attempt share, so any metric will do, and what the two get
-wrong alike cancels out. What seeds and examples do together is in both, which errs on the wide side.
+wrong alike cancels out; rows that belong together (`split.group`) are left out together. What seeds and examples do
+together is in both, which errs on the wide side.
 
 The half-width is the root of the sum of the squares of what each would have alone, each with its own t-quantile. At any
 ratio of the three variances, known to nobody, such an interval holds at least as often as it says where means of seeds
@@ -173,7 +174,7 @@ def measure_difference(metric: str, attempt: Predictions, baseline: Predictions)
         )
     targets = attempt.targets[of_attempt]
     ours, theirs = attempt.outputs[:, of_attempt], baseline.outputs[:, of_baseline]
-    groups = _groups(targets)
+    groups = _groups(targets) if attempt.groups is None else _whole_groups(attempt.groups[of_attempt], targets)
     means, variances = zip(*(_over_seeds(metric, targets, outputs) for outputs in (ours, theirs)), strict=True)
     without = np.array(
         [
@@ -208,6 +209,20 @@ def _groups(targets: NDArray[Any]) -> NDArray[np.int64]:
     groups = np.empty(len(targets), dtype=np.int64)
     groups[np.argsort(targets, kind="stable")] = np.arange(len(targets)) % number
     return groups
+
+
+def _whole_groups(belongs: NDArray[np.uint64], targets: NDArray[Any]) -> NDArray[np.int64]:
+    """Deal whole groups of rows, in the random order of their hashes; groups of one row each are dealt as rows are."""
+    which = np.unique(belongs, return_inverse=True)[1]
+    number = int(which.max()) + 1
+    if number == len(targets):
+        return _groups(targets)
+    if number < 2:
+        raise InputError(
+            "all shared validation examples are of one group, at least 2 groups are needed to tell how much another "
+            "would differ: give the changed data an experiment name of its own."
+        )
+    return which % min(GROUPS, number)
 
 
 def _over_seeds(metric: str, targets: NDArray[Any], outputs: NDArray[np.float32]) -> tuple[float, float]:
