@@ -19,9 +19,10 @@ import torch
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import build_model, count_parameters
 from basekamp.training.checkpoint import Checkpoints
+from basekamp.training.course import Member
 from basekamp.training.device import choose_device
 from basekamp.training.feed import load_training_data
-from basekamp.training.loop import Member, StackLoop
+from basekamp.training.loop import StackLoop
 from basekamp.training.saver import Saver
 from benchmarks.fashion_mnist import fashion_mnist
 from benchmarks.measure import in_turns, machine, ratios, seconds, summary, table, write

@@ -22,8 +22,8 @@ from basekamp.data.dataset import Dataset, load_dataset, with_fewer_rows
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.training.checkpoint import Checkpoints
 from basekamp.training.cohort import Cohort
+from basekamp.training.course import Member
 from basekamp.training.device import choose_device
-from basekamp.training.loop import Member
 from basekamp.training.saver import Saver
 from benchmarks.fashion_mnist import fashion_mnist
 from benchmarks.measure import in_turns, machine, ratios, seconds, summary, table, write

@@ -10,9 +10,11 @@ from basekamp.data.dataset import load_dataset
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import build_model
 from basekamp.training.augment import Draws
+from basekamp.training.course import Member
 from basekamp.training.cuda_graph import TIMED_STEPS, WARM_STEPS, Stepper
 from basekamp.training.feed import load_training_data
-from basekamp.training.loop import Member, StackLoop, Step
+from basekamp.training.loop import StackLoop
+from basekamp.training.steps import Step
 
 FULL, LAST = (torch.zeros(4),), (torch.zeros(3),)
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from basekamp.data.dataset import load_dataset
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.build import build_model, fit_model
+from basekamp.training.course import Member
 from basekamp.training.feed import StreamedFeed, load_training_data
-from basekamp.training.loop import Member, StackLoop, mean_losses
+from basekamp.training.loop import StackLoop
+from basekamp.training.loss import mean_losses
 from tests.trainings import CPU, train, write_own_model
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -154,7 +156,7 @@ def test_averaged_weights_are_what_is_judged_and_kept(digits):
     loop, followed = loop_of(digits, [Member(0, settings)]), []
     loop.after_step = lambda: followed.append(loop.stack.snapshot())
     loop.run()
-    steps = len(loop._batch_sizes()) * 2
+    steps = len(loop.epochs.sizes) * 2
     expected, numbers = followed[0].clone(), [followed[i] for i in after_each_step(followed, steps)]
     for step, storage in enumerate(numbers):
         expected.lerp_(storage, 1 - min(0.999, (1 + step) / (10 + step)))

@@ -16,7 +16,8 @@ from basekamp.data.dataset import load_dataset
 from basekamp.models.build import count_flops
 from basekamp.training import meter, nvml
 from basekamp.training.cards import KNOWN, peak_flops, precision_of
-from basekamp.training.loop import Member, StackLoop
+from basekamp.training.course import Member
+from basekamp.training.loop import StackLoop
 from basekamp.training.meter import Meter
 from basekamp.training.nvml import CardReader
 from basekamp.training.results import Training
@@ -130,7 +131,7 @@ def test_boosting_tells_total_rate_and_memory_alone(tables, tmp_path):
 @pytest.mark.parametrize("streams", [False, True])
 def test_seconds_of_each_phase_are_those_that_passed_in_it(digits, monkeypatch, clock, streams):
     loop = loop_of(digits, [Member(0, settings_of(n_epochs=2))], streams=streams)
-    n_steps = 2 * len(loop._batch_sizes())
+    n_steps = 2 * len(loop.epochs.sizes)
     for place, name, seconds in ((loop.data.feed, "take", 1), (loop.optimizer, "step", 10), (loop, "_judge", 1000)):
         monkeypatch.setattr(place, name, passing(clock, seconds, getattr(place, name)))
     loop.after_step = lambda: clock(0.5)

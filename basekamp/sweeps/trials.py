@@ -16,8 +16,8 @@ from basekamp.sweeps.shelf import End, Round, SweepShelf, Trial
 from basekamp.training.boosting import fit_boosting
 from basekamp.training.checkpoint import Checkpoints
 from basekamp.training.cohort import Cohort
+from basekamp.training.course import Course, Member
 from basekamp.training.device import choose_device
-from basekamp.training.loop import Course, Member
 from basekamp.training.progress import Progress, show_progress
 from basekamp.training.results import Curves
 from basekamp.training.saver import Saver

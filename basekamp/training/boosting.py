@@ -14,8 +14,8 @@ from basekamp.data.dataset import Dataset, Schema
 from basekamp.evaluation.metrics import metric_value
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.models.trees import grown_trees
+from basekamp.training.course import Course
 from basekamp.training.feed import as_trained
-from basekamp.training.loop import Course
 
 PATIENCE = 20
 """Rounds without a lower validation loss after which no more trees are grown."""

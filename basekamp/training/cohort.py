@@ -11,10 +11,11 @@ from torch import nn
 from basekamp.data.dataset import Dataset, Schema
 from basekamp.hyperparameters import Hyperparameters, is_own_model
 from basekamp.models.build import build_model, count_multiplications, count_parameters, fit_model
+from basekamp.training.course import Member
 from basekamp.training.device import describe_device, fitting_threads
 from basekamp.training.feed import load_training_data
 from basekamp.training.grouping import in_groups, most_at_once, shape_of
-from basekamp.training.loop import Member, StackLoop
+from basekamp.training.loop import StackLoop
 from basekamp.training.memory import too_large
 from basekamp.training.meter import Meter
 from basekamp.training.saver import Saver

@@ -22,12 +22,15 @@ from torch.nn.parallel import DistributedDataParallel
 from basekamp.document import load_document
 from basekamp.hyperparameters import is_own_model
 from basekamp.training.cards import card_names
+from basekamp.training.course import State
 from basekamp.training.device import choose_device
 from basekamp.training.files import replace_file
 from basekamp.training.launch import JOB_FILE, PID_FILE, Job, tell_error
-from basekamp.training.loop import StackLoop, State, Step, mean_losses
+from basekamp.training.loop import StackLoop
+from basekamp.training.loss import mean_losses
 from basekamp.training.progress import VARIABLE as PROGRESS_VARIABLE
 from basekamp.training.saver import Saver
+from basekamp.training.steps import Step
 from basekamp.training.termination import end_with_parent
 from basekamp.training.train import Crew, train_share
 

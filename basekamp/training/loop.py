@@ -8,112 +8,28 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from basekamp.errors import InputError
-from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import metric_values
 from basekamp.evaluation.predict import predict
 from basekamp.hyperparameters import Hyperparameters, is_own_model
 from basekamp.models.build import n_outputs, one_line
 from basekamp.models.layers import next_keys
-from basekamp.training.augment import Draws, augmentation
+from basekamp.training.augment import augmentation
+from basekamp.training.course import Course, Member, State
 from basekamp.training.cuda_graph import Stepper
 from basekamp.training.device import is_mixed_precision
 from basekamp.training.feed import TrainingData
+from basekamp.training.loss import mean_losses
 from basekamp.training.meter import Meter
 from basekamp.training.optimizer import StackedAdamW, clip_gradients
-from basekamp.training.results import Curves, Replicate
-from basekamp.training.schedule import rate_factor
 from basekamp.training.stack import Stack
-
-CURVES = tuple(Curves.model_fields)
-State = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Member:
-    """One network of a stack: its seed and settings. Within a stack only lr, weight_decay and dropout may differ."""
-
-    seed: int
-    hyperparameters: Hyperparameters
-
-
-@dataclass
-class Course:
-    """How a member fares: everything beside its numbers that a resume needs, and at last its result."""
-
-    n_epochs: int = 0
-    since_best: int = 0
-    best_epoch: int = 0
-    best_score: tuple[float, float] = (-math.inf, -math.inf)
-    best_weights: State = field(default_factory=dict)
-    curves: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in CURVES})
-    seconds: float = 0.0
-    ended: str = ""
-
-    def note(self, done: int, metric: str, value: float, loss: float) -> bool:
-        """Take down what it came to after `done` epochs; gives whether that is the best so far."""
-        self.curves["validation_metric"].append(value)
-        self.curves["validation_loss"].append(loss)
-        score = (value if METRICS[metric] == "maximize" else -value, -loss)
-        self.since_best += 1
-        if score <= self.best_score:
-            return False
-        self.best_score, self.best_epoch, self.since_best = score, done, 0
-        return True
-
-    def value(self, metric: str) -> float:
-        """The deciding metric of its best epoch."""
-        return self.best_score[0] if METRICS[metric] == "maximize" else -self.best_score[0]
-
-    def copy(self) -> State:
-        """Its values, which no later epoch changes."""
-        return {**vars(self), "curves": {name: list(values) for name, values in self.curves.items()}}
-
-    def replicate(self, seed: int) -> Replicate:
-        """What became of it, once it has ended."""
-        return Replicate(
-            seed=seed,
-            n_epochs=self.n_epochs,
-            best_epoch=self.best_epoch,
-            seconds=round(self.seconds, 3),
-            ended=self.ended,  # type: ignore[arg-type]
-            curves=Curves(**self.curves),
-        )
-
-
-class Step(NamedTuple):
-    """What one step needs: row numbers, what was drawn for them, the learning rate as a share of the highest.
-
-    `follow` is how far the averaged weights move towards the present ones.
-    """
-
-    rows: Tensor
-    draws: Draws | None
-    rate: float | Tensor
-    follow: float | Tensor
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All of it as tensors, in order; only on CUDA, where the numbers are tensors too."""
-        return (self.rows, *(self.draws or ()), self.rate, self.follow)
-
-    @classmethod
-    def of(cls, tensors: tuple[Tensor, ...]) -> "Step":
-        """The step that `tensors` were of."""
-        rows, *draws, rate, follow = tensors
-        return cls(rows, Draws(*draws) if draws else None, rate, follow)
-
-    def part(self, which: int, number: int) -> "Step":
-        """Every `number`-th row, from the row `which` on."""
-        draws = None if self.draws is None else Draws(*(values[which::number] for values in self.draws))
-        return self._replace(rows=self.rows[which::number], draws=draws)
+from basekamp.training.steps import Epochs, Step
 
 
 class StackLoop:
@@ -139,6 +55,7 @@ class StackLoop:
         self.alive = list(range(len(members)))
         self.hyperparameters = members[0].hyperparameters
         self.augment = augmentation(self.hyperparameters, data.schema, data.device)
+        self.epochs = Epochs(self.hyperparameters, len(data.y), data.device, self.augment)
         networks = [self._built(build, member) for member in members]
         self.stack = Stack(networks, channels_last=data.schema.kind == "image")
         settings = [member.hyperparameters for member in members]
@@ -324,8 +241,7 @@ class StackLoop:
             course.best_weights = self.stack.state_dict(k)
 
     def _note_training(self, place: int, train_loss: float) -> None:
-        sizes = self._batch_sizes()
-        last = rate_factor(self.hyperparameters, self._progress(len(sizes) - 1, len(sizes)))
+        last = self.epochs.last_rate(self.epoch)
         curves = self.courses[place].curves
         curves["train_loss"].append(train_loss)
         curves["lr"].append(self.members[place].hyperparameters.lr * last)
@@ -337,40 +253,8 @@ class StackLoop:
         return "early" if settings.patience and course.since_best >= settings.patience else ""
 
     def _steps(self) -> list[Step]:
-        """The steps of the present epoch; orders and draws follow from each seed and the epoch alone."""
-        seeds = [self.members[place].seed for place in self.alive]
-        distinct = seeds if len(set(seeds)) > 1 else seeds[:1]
-        orders, draws = zip(*(self._drawn(seed) for seed in distinct), strict=True)
-        sizes = self._batch_sizes()
-        rows = torch.split(_together(orders), sizes, dim=-1)
-        drawn = [None] * len(sizes) if self.augment is None else _split_draws(draws, sizes)
-        rates = [rate_factor(self.hyperparameters, self._progress(i, len(sizes))) for i in range(len(sizes))]
-        follows = [self._follow(self.epoch * len(sizes) + i) for i in range(len(sizes))]
-        if self.data.device.type == "cuda":
-            rates, follows = (list(torch.tensor(values, device=self.data.device)) for values in (rates, follows))
-        return [Step(*parts) for parts in zip(rows, drawn, rates, follows, strict=True)]
-
-    def _drawn(self, seed: int) -> tuple[Tensor, Draws | None]:
-        """One seed's order of the rows int64 [n], and what happens to the images in that order."""
-        n, device = len(self.data.y), self.data.device
-        generator = torch.Generator(device).manual_seed(seed * 1_000_003 + self.epoch)
-        order = torch.randperm(n, generator=generator, device=device)
-        return order, self.augment.draw(n, generator) if self.augment else None
-
-    def _batch_sizes(self) -> list[int]:
-        """Rows of each batch; a single row left over joins the batch before it: BatchNorm cannot train on one row."""
-        n, size = len(self.data.y), self.hyperparameters.batch_size
-        sizes = [size] * (n // size) + ([n % size] if n % size else [])
-        if len(sizes) > 1 and sizes[-1] == 1 < sizes[-2]:
-            sizes[-2:] = [sizes[-2] + 1]
-        return sizes
-
-    def _progress(self, step: int, n_steps: int) -> float:
-        return (self.epoch * n_steps + step) / (n_steps * self.hyperparameters.n_epochs)
-
-    def _follow(self, steps: int) -> float:
-        """How far the averaged weights move towards the present ones; at first faster, to forget the untrained."""
-        return 1.0 - min(self.hyperparameters.ema, (1 + steps) / (10 + steps))
+        """The steps of the present epoch."""
+        return self.epochs.steps(self.epoch, [self.members[place].seed for place in self.alive])
 
     def _take(self, step: Step) -> None:
         """Take one step; the summed loss of its rows stays on the device."""
@@ -411,7 +295,7 @@ class StackLoop:
         """What takes steps as a CUDA graph when that pays; only for rows that lie on the GPU."""
         if self.data.device.type != "cuda" or not self.data.feed.is_resident or self.optimizer is None:
             return None
-        left = len(self._batch_sizes()) * self.hyperparameters.n_epochs - self.steps_done()
+        left = len(self.epochs.sizes) * self.hyperparameters.n_epochs - self.steps_done()
         return Stepper(lambda tensors: self._take(Step.of(tensors)), left)
 
     def _averaged(self) -> AbstractContextManager[None]:
@@ -437,7 +321,7 @@ class StackLoop:
 
     def steps_done(self) -> int:
         """How many steps were taken so far."""
-        return self.epoch * len(self._batch_sizes()) + self.step
+        return self.epoch * len(self.epochs.sizes) + self.step
 
     def _share_time(self) -> None:
         """Add the time since the last call to the members alive, in equal shares; nothing while it does not run."""
@@ -447,32 +331,3 @@ class StackLoop:
         for place in self.alive:
             self.courses[place].seconds += (now - self.marked_at) / len(self.alive)
         self.marked_at = now
-
-
-def mean_losses(outputs: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Each network's mean loss [K]: cross-entropy for class indices, mean squared error for numbers.
-
-    outputs [n, k] of a single network, or [K, n, k]; targets [n], or [K, n] where networks see different rows.
-    """
-    if outputs.dim() == 2:
-        return _losses(outputs, targets, label_smoothing, "mean").view(1)
-    size, n = outputs.shape[:2]
-    together = _losses(outputs.flatten(0, 1), targets.expand(size, n).flatten(), label_smoothing, "none")
-    return together.view(size, n).mean(dim=1)
-
-
-def _losses(outputs: Tensor, targets: Tensor, label_smoothing: float, reduction: str) -> Tensor:
-    if targets.is_floating_point():
-        return functional.mse_loss(outputs[:, 0].float(), targets, reduction=reduction)
-    return functional.cross_entropy(outputs.float(), targets, reduction=reduction, label_smoothing=label_smoothing)
-
-
-def _together(tensors: Sequence[Tensor]) -> Tensor:
-    """[n] of one seed, or [K, n]."""
-    return tensors[0] if len(tensors) == 1 else torch.stack(list(tensors))
-
-
-def _split_draws(draws: Sequence[Draws], sizes: list[int]) -> list[Draws]:
-    """The draws of each batch, [b] or [K, b]."""
-    fields = [torch.split(_together(values), sizes, dim=-1) for values in zip(*draws, strict=True)]
-    return [Draws(*parts) for parts in zip(*fields, strict=True)]

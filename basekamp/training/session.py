@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from basekamp.errors import InputError
-from basekamp.training.loop import Course, StackLoop, State
+from basekamp.training.course import Course, State
+from basekamp.training.loop import StackLoop
 from basekamp.training.meter import Meter
 from basekamp.training.saver import Saver
 

@@ -21,6 +21,7 @@ from basekamp.training.boosting import fit_boosting
 from basekamp.training.cards import card_names, precision_of
 from basekamp.training.checkpoint import Checkpoints
 from basekamp.training.cohort import Cohort
+from basekamp.training.course import Course, Member
 from basekamp.training.device import (
     choose_device,
     count_processes,
@@ -30,7 +31,7 @@ from basekamp.training.device import (
 )
 from basekamp.training.files import remove_leftovers, replace_file
 from basekamp.training.launch import Job, launch
-from basekamp.training.loop import Course, Member, StackLoop
+from basekamp.training.loop import StackLoop
 from basekamp.training.meter import Meter, peak_memory_bytes
 from basekamp.training.model_file import model_bytes
 from basekamp.training.progress import show_progress
