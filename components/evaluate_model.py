@@ -23,7 +23,7 @@ def evaluate_model(
         model_file: The model folder from train-model.
         scorecard: The deciding metric and the usual others, mean over replicates; the same keys for every run.
         classification: Confusion matrix and, with two classes, ROC of the replicate with the median metric.
-        evaluation: Folder with evaluation.json, predictions.npz and network.json.
+        evaluation: Folder with evaluation.json, predictions.npz, network.json and worst.json.
         metric: Deciding metric.
         gpus: How many GPUs; "0" evaluates on the CPU.
         code_version: Version of the code; part of the cache key.

@@ -67,7 +67,7 @@ def test_arrays_have_the_documented_types_and_sizes(tmp_path: Path) -> None:
     dataset = prepared(tmp_path, table(), drop=("id",))
     sizes = {}
     for name in SPLITS:
-        x, y, rows, _ = dataset.split(name)
+        x, y, rows, _, _ = dataset.split(name)
         assert isinstance(x, np.memmap)
         assert (x.dtype, y.dtype, rows.dtype) == (np.float32, np.int64, np.uint64)
         assert x.shape == (len(y), *dataset.schema.input_shape)
@@ -75,6 +75,22 @@ def test_arrays_have_the_documented_types_and_sizes(tmp_path: Path) -> None:
         sizes[name] = len(rows)
     assert sizes == dataset.schema.rows
     assert sum(sizes.values()) == 400
+
+
+def test_every_row_knows_its_number_in_the_source(tmp_path: Path) -> None:
+    frame = (
+        pl.concat([table(300), table(300).head(20)]).with_row_index("nth", 1).with_columns(pl.col("nth").cast(float))
+    )
+    frame = frame.with_columns(label=pl.when(pl.col("nth") % 50 != 0).then(pl.col("label")))
+    dataset = prepared(tmp_path, frame, drop=("id",))
+    place = next(i for i, feature in enumerate(dataset.schema.features) if feature.name == "nth")
+    feature, found = dataset.schema.features[place], []
+    for name in SPLITS:
+        split = dataset.split(name)
+        assert split.numbers is not None
+        assert np.allclose(split.x[:, place] * feature.std + feature.mean, split.numbers, atol=0.01)
+        found += split.numbers.tolist()
+    assert sorted(found) == [n for n in range(1, 321) if n % 50]
 
 
 def test_numbers_are_standardised_on_the_training_split(tmp_path: Path) -> None:

@@ -199,8 +199,10 @@ def test_repeated_and_shifted_rows_are_seen(digits: Path, tmp_path: Path) -> Non
     x[:7] = np.load(tmp_path / "data" / "train" / "x.npy")[5:12]
     x[7:, 0, 3, 3] = np.minimum(x[7:, 0, 3, 3] + 120, 255)
     np.save(path, x)
-    health = examine_data(load_dataset(tmp_path / "data"))
-    assert (health.repeated, health.repeated_rows) == (7, list(range(7)))
+    data = load_dataset(tmp_path / "data")
+    health = examine_data(data)
+    assert (health.repeated, health.counted_in) == (7, "source")
+    assert health.repeated_rows == np.asarray(data.split("validation").numbers)[:7].tolist()
     assert health.shift and health.shift.auc > 0.8 and health.shift.column == "pixel 27"
 
 

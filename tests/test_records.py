@@ -39,6 +39,7 @@ from basekamp.records.shelf import (
     stem,
 )
 from basekamp.report.leaderboard import rows_as_json
+from basekamp.report.sentence import verdict_sentence
 from basekamp.storage import Store, open_store
 from basekamp.storage.folder import FolderStore
 from basekamp.training.model_file import load_models
@@ -737,7 +738,7 @@ def sentence(value: float, *, expect: float = 0.02, **noise: float) -> str:
     difference = compare.Difference(metric="accuracy", value=value, n_examples=400, groups=100, n_seeds=(3, 3), **parts)
     verdict, level = compare.judge(difference, expect=expect, judged_before=0)
     needed = compare.seeds_needed(difference, expect=expect, level=level)
-    return compare._sentence(verdict, difference, expect=expect, level=level, needed=needed)
+    return verdict_sentence(verdict, difference, expect=expect, level=level, needed=needed)
 
 
 @pytest.mark.parametrize(

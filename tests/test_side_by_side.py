@@ -125,6 +125,21 @@ def test_difference_is_what_verdicts_rest_on_and_only_what_differs_is_told(store
     assert told.provenance == {}
 
 
+def test_partly_shared_examples_are_told(store: Store, tmp_path: Path) -> None:
+    told = predictions(0.9)
+    kept = slice(0, len(told.rows) * 3 // 4)
+    fewer = Predictions(rows=told.rows[kept], targets=told.targets[kept], outputs=told.outputs[:, kept])
+    part = make_record("part", {"accuracy": 0.9, "f1": 0.9, "loss": 0.2}, MLP, baseline=BASE, minute=8)
+    put(store, part, fewer, tmp_path)
+    told_of = beside(store, "baseline", "deeper", "part")
+    sentence = f"on {kept.stop} of {len(told.rows)} examples, which both share"
+    assert [gap.partly for gap in told_of.gaps] == ["", sentence]
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(comparison_table(told_of))
+    assert sentence in comparison_html(told_of) and sentence in captured.get()
+
+
 def test_without_common_examples_or_predictions_there_is_no_interval(store: Store, tmp_path: Path) -> None:
     gap = beside(store, "deeper", "unsure").gaps[0]
     assert (gap.interval, gap.p_better, gap.why) == (None, None, "measured on other examples")

@@ -5,10 +5,14 @@ from pathlib import Path
 import click
 
 from basekamp.errors import InputError
+from basekamp.language import LANGUAGES, VARIABLE
 
 DEFAULT_STORE = "./basekamp-store"
 STORE_OPTION = click.option("--store", default=DEFAULT_STORE, show_default=True, help="Folder, s3:// or minio:// URL.")
 GPUS_OPTION = click.option("--gpus", default="0", show_default=True, help="GPUs to train on; 0 is the CPU.")
+LANGUAGE_OPTION = click.option(
+    "--lang", type=click.Choice(LANGUAGES), help=f"The page's language; default: {VARIABLE}, else en."
+)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

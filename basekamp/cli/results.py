@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from basekamp.cli.options import JSON_OPTION, STORE_OPTION, experiment_name, store_and_experiment, store_flag, store_url
+from basekamp.cli.options import (
+    JSON_OPTION,
+    LANGUAGE_OPTION,
+    STORE_OPTION,
+    experiment_name,
+    store_and_experiment,
+    store_flag,
+    store_url,
+)
 from basekamp.errors import InputError
+from basekamp.language import speaking
 
 if TYPE_CHECKING:
     from basekamp.records.shelf import Shelf
@@ -163,8 +172,11 @@ def show(name: str, store: str, price: str, as_json: bool) -> None:
 @STORE_OPTION
 @click.option("--experiment", help="FILE or name, where names mean something in several.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Write a page as well.")
+@LANGUAGE_OPTION
 @JSON_OPTION
-def compare(names: tuple[str, ...], store: str, experiment: str | None, page: Path | None, as_json: bool) -> None:
+def compare(
+    names: tuple[str, ...], store: str, experiment: str | None, page: Path | None, lang: str | None, as_json: bool
+) -> None:
     """Put records side by side: what differs, and how far each is from the first.
 
     A record is meant by its name, its id, its attempt (the latest of it), or as `baseline` or `champion`.
@@ -179,7 +191,7 @@ def compare(names: tuple[str, ...], store: str, experiment: str | None, page: Pa
     shelves = read_shelves(opened, experiment_name(experiment) if experiment else None)
     told = put_side_by_side(opened, choose_rows(shelves, names))
     if page:
-        with whole_file(page) as file:
+        with whole_file(page) as file, speaking(lang):
             file.write(comparison_html(told).encode())
     if as_json:
         click.echo(json.dumps(told.as_json(), indent=1))
@@ -210,7 +222,8 @@ def diagnose(name: str, store: str, as_json: bool) -> None:
 @click.argument("place", metavar="FILE|EXPERIMENT")
 @STORE_OPTION
 @click.option("-o", "--output", "page", type=click.Path(path_type=Path), help="Default: EXPERIMENT.html here.")
-def report(place: str, store: str, page: Path | None) -> None:
+@LANGUAGE_OPTION
+def report(place: str, store: str, page: Path | None, lang: str | None) -> None:
     """Write the report of an experiment: one page of all that was tried, to keep or to send."""
     from basekamp.records.story import read_story
     from basekamp.report.experiment import experiment_html
@@ -219,7 +232,7 @@ def report(place: str, store: str, page: Path | None) -> None:
 
     story = read_story(open_store(store_url(store)), experiment_name(place))
     page = page or Path(f"{story.shelf.experiment}.html")
-    with whole_file(page) as file:
+    with whole_file(page) as file, speaking(lang):
         file.write(experiment_html(story).encode())
     click.echo(f"{page}: {len(story.shelf.rows)} records. It loads nothing: open it in a browser, or send it.")
 

@@ -27,6 +27,7 @@ class CleanRows(NamedTuple):
     target: EncodedTarget
     rows: Hashes
     places: Hashes
+    numbers: NDArray[np.int64]
     cleaning: Cleaning
 
 
@@ -44,6 +45,7 @@ def clean_table(frame: pl.DataFrame, settings: "DataSettings") -> CleanRows:
     frame = frame.with_columns(pl.selectors.float().fill_nan(None))
     read = frame.height
     check_missing(frame[settings.target])
+    numbers = np.flatnonzero(frame[settings.target].is_not_null().to_numpy()) + 1
     frame = frame.drop_nulls(settings.target)
     hashes = {column.name: hash_column(column) for column in frame}
     first = first_of_each(combine_columns(hashes))
@@ -61,6 +63,7 @@ def clean_table(frame: pl.DataFrame, settings: "DataSettings") -> CleanRows:
         target=encode_target(frame[settings.target], task=settings.task),
         rows=rows,
         places=places,
+        numbers=numbers[first],
         cleaning=Cleaning(
             rows_read=read,
             duplicates_dropped=int((~first).sum()),
@@ -90,6 +93,7 @@ def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
         target=encode_target(labels.filter(pl.Series(first)), task=settings.task),
         rows=rows[first],
         places=rows[first],
+        numbers=np.flatnonzero(first) + 1,
         cleaning=Cleaning(rows_read=len(labels), duplicates_dropped=int((~first).sum())),
     )
 

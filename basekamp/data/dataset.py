@@ -1,10 +1,11 @@
 """The dataset folder: memory-mapped arrays, one per split and purpose, and the schema that explains them.
 
-schema.json  profile.html
-train/  validation/  test/      each: x.npy  y.npy  rows.npy, and groups.npy where rows belong together
+schema.json  profile.json  profile.html
+train/  validation/  test/      each: x.npy  y.npy  rows.npy  numbers.npy, and groups.npy where rows belong together
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,9 @@ from basekamp.errors import InputError
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")
+OPTIONAL = ("groups", "numbers")
+CountedIn = Literal["source", "validation"]
+"""Whether rows are told by their number in the source, from 1, or by their place in the validation split, from 0."""
 
 
 class Feature(BaseModel):
@@ -83,18 +87,28 @@ class Schema(BaseModel):
 class SplitArrays(NamedTuple):
     """One split: x uint8 [n, c, h, w] or float32 [n, d], y int64 or float32 [n], rows and groups uint64 [n] (hashes).
 
-    Rows with one value of `split.group` have one hash in groups; without that setting there are no groups.
+    Rows with one value of `split.group` have one hash in groups; without that setting there are no groups. numbers
+    int64 [n] counts the source's rows from 1; a data set made elsewhere may lack it.
     """
 
     x: NDArray[Any]
     y: NDArray[Any]
     rows: NDArray[np.uint64]
     groups: NDArray[np.uint64] | None = None
+    numbers: NDArray[np.int64] | None = None
+
+    def source_rows(self, places: Sequence[int]) -> list[int]:
+        """The source's rows at these places of the split; the places themselves where the data set does not tell."""
+        return [int(place if self.numbers is None else self.numbers[place]) for place in places]
+
+    @property
+    def counted_in(self) -> CountedIn:
+        """What `source_rows` tells."""
+        return "validation" if self.numbers is None else "source"
 
     def at(self, chosen: NDArray[np.bool_] | slice) -> "SplitArrays":
         """Some of the rows."""
-        groups = None if self.groups is None else self.groups[chosen]
-        return SplitArrays(self.x[chosen], self.y[chosen], self.rows[chosen], groups)
+        return SplitArrays(**{part: values[chosen] for part, values in self._asdict().items() if values is not None})
 
 
 class Dataset:
@@ -110,10 +124,24 @@ class Dataset:
             raise InputError(f"there is no split {name!r}: use one of {', '.join(SPLITS)}.")
         folder = self.directory / name
         try:
-            names = [part for part in SplitArrays._fields if part != "groups" or (folder / "groups.npy").exists()]
-            return SplitArrays(**{part: np.load(folder / f"{part}.npy", mmap_mode="c") for part in names})
+            files = {part: folder / f"{part}.npy" for part in SplitArrays._fields}
+            told = {part: file for part, file in files.items() if part not in OPTIONAL or file.exists()}
+            return SplitArrays(**{part: np.load(file, mmap_mode="c") for part, file in told.items()})
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"the split {folder} cannot be read ({error}): prepare the data again.") from error
+
+
+def decode_row(row: NDArray[np.float32], features: Sequence[Feature]) -> dict[str, str]:
+    """Tell one encoded row float32 [d] in the source's terms, as {name: text}; five digits of a number."""
+    told: dict[str, str] = {}
+    for value, feature in zip(row.tolist(), features, strict=True):
+        if feature.kind == "numeric":
+            told[feature.name] = f"{value * feature.std + feature.mean:.5g}"
+        elif feature.kind == "categorical":
+            told[feature.name] = feature.categories[int(value) - 1] if value else "other"
+        elif value:  # an indicator follows the number that it is about
+            told[feature.name.removesuffix("_missing")] = "missing"
+    return told
 
 
 def load_dataset(directory: Path) -> Dataset:
@@ -161,11 +189,11 @@ def save_split(directory: Path, name: str, arrays: SplitArrays) -> None:
 
 
 def content_fingerprint(schema: Schema, splits: dict[str, SplitArrays]) -> str:
-    """Return 16 hex digits over the schema and every array; the source's place does not enter."""
+    """Return 16 hex digits over the schema and what is learned from; the source's place does not enter."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(schema.model_dump_json(exclude={"source", "dataset_fingerprint"}).encode())
     for name in SPLITS:
-        for values in splits[name]:
-            if values is not None:
+        for part, values in splits[name]._asdict().items():
+            if part not in OPTIONAL:
                 digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

@@ -22,7 +22,8 @@ from basekamp.data.dataset import (
     save_split,
 )
 from basekamp.data.encoding import encode_features, fit_features, pixel_statistics
-from basekamp.data.profile import render_profile
+from basekamp.data.facts import PROFILE_FILE, Profile
+from basekamp.data.profile import make_profile, render_profile
 from basekamp.data.readers import ImageTable
 from basekamp.data.remote import without_secrets
 from basekamp.data.sources import local_copy, local_fingerprint, read_local
@@ -67,12 +68,14 @@ def prepare_data(settings: "DataSettings", directory: Path, *, fingerprint: str 
     return load_dataset(directory)
 
 
-def _build(clean: CleanRows, settings: "DataSettings", fingerprint: str) -> tuple[Schema, dict[str, SplitArrays], str]:
+def _build(
+    clean: CleanRows, settings: "DataSettings", fingerprint: str
+) -> tuple[Schema, dict[str, SplitArrays], Profile]:
     sides = assign_sides(clean.places, validation=settings.split.validation, test=settings.split.test)
     check_sides(sides, clean.target.y, clean.target.classes)
     encoded = _encode_inputs(clean, sides == 0, rare=settings.rare)
     groups = clean.places if settings.split.group else None
-    whole = SplitArrays(encoded.x, clean.target.y, clean.rows, groups)
+    whole = SplitArrays(encoded.x, clean.target.y, clean.rows, groups, clean.numbers)
     splits = {name: whole.at(sides == index) for index, name in enumerate(SPLITS)}
     if settings.split.group:
         check_groups(settings.split.group, splits["validation"])
@@ -93,7 +96,7 @@ def _build(clean: CleanRows, settings: "DataSettings", fingerprint: str) -> tupl
     )
     schema = schema.model_copy(update={"dataset_fingerprint": content_fingerprint(schema, splits)})
     rows = clean.inputs.filter(pl.Series(sides == 0)) if isinstance(clean.inputs, pl.DataFrame) else None
-    return schema, splits, render_profile(schema, splits, rows)
+    return schema, splits, make_profile(schema, splits, rows)
 
 
 def _encode_inputs(clean: CleanRows, is_train: NDArray[np.bool_], *, rare: int) -> _Encoded:
@@ -129,7 +132,7 @@ def _check_directory(directory: Path) -> None:
         raise InputError(f"{directory} is a file: name an empty or new folder for the dataset.")
 
 
-def _write(directory: Path, schema: Schema, splits: dict[str, SplitArrays], profile: str) -> None:
+def _write(directory: Path, schema: Schema, splits: dict[str, SplitArrays], profile: Profile) -> None:
     """Write beside the place and rename into it, so that a reader never sees a part."""
     directory = directory.absolute()
     staging = directory.with_name(f".{directory.name}-{uuid.uuid4().hex[:8]}")
@@ -138,7 +141,8 @@ def _write(directory: Path, schema: Schema, splits: dict[str, SplitArrays], prof
         for name, arrays in splits.items():
             save_split(staging, name, arrays)
         (staging / "schema.json").write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (staging / "profile.html").write_text(profile, encoding="utf-8")
+        (staging / PROFILE_FILE).write_text(profile.model_dump_json(), encoding="utf-8")
+        (staging / "profile.html").write_text(render_profile(schema, splits, profile), encoding="utf-8")
         _swap(staging, directory)
     except OSError as error:
         raise InputError(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from basekamp.data.dataset import Dataset, Schema
+from basekamp.data.dataset import CountedIn, Dataset, Schema
 
 MOST_ROWS, MOST_NAMED, MOST_COLUMNS = 4000, 20, 200
 SPLITS = 10
@@ -43,8 +43,8 @@ class DataHealth(BaseModel):
     """Facts of a data set. Scores are balanced accuracy (0 is guessing, 1 perfect) or R².
 
     class_shares: of the training split. repeated: how many validation and test rows are training rows as well, and the
-    first of them, by their place in the validation split. half and whole: the score of a linear model that learned from
-    half the rows, and from all. None where it does not apply.
+    first of validation's. half and whole: the score of a linear model that learned from half the rows, and from all.
+    None where it does not apply.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +52,7 @@ class DataHealth(BaseModel):
     class_shares: dict[str, float]
     repeated: int
     repeated_rows: list[int]
+    counted_in: CountedIn = "validation"
     leak: Leak | None
     shift: Shift | None
     n_rows: int
@@ -72,7 +73,8 @@ def examine_data(data: Dataset) -> DataHealth:
     return DataHealth(
         class_shares=_class_shares(data),
         repeated=sum(len(rows) for rows in repeated.values()),
-        repeated_rows=repeated["validation"][:MOST_NAMED],
+        repeated_rows=data.split("validation").source_rows(repeated["validation"][:MOST_NAMED]),
+        counted_in=data.split("validation").counted_in,
         leak=_leak(schema, train, validation) if schema.kind == "tabular" else None,
         shift=shift,
         n_rows=schema.rows["train"],

@@ -1,6 +1,7 @@
 """What the data set itself tells."""
 
 from basekamp.diagnosis.finding import Case, Finding
+from basekamp.language import gettext
 
 
 def class_imbalance(case: Case) -> Finding | None:
@@ -15,10 +16,16 @@ def class_imbalance(case: Case) -> Finding | None:
     return Finding(
         "class-imbalance",
         "warning",
-        f"Class {rarest!r} is {shares[rarest]:.2%} of the training rows, {fair:.2f} of its fair share: accuracy hardly "
-        "sees it.",
+        gettext(
+            "Class {name} is {share} of the training rows, {fair} of its fair share: accuracy hardly sees it.",
+            name=repr(rarest),
+            share=f"{shares[rarest]:.2%}",
+            fair=f"{fair:.2f}",
+        ),
         {"share": shares[rarest], "of_fair_share": fair},
-        "Judge by balanced_accuracy in an experiment of its own; label smoothing keeps the rare class in sight.",
+        gettext(
+            "Judge by balanced_accuracy in an experiment of its own; label smoothing keeps the rare class in sight."
+        ),
         {"label_smoothing": 0.1},
     )
 
@@ -31,10 +38,17 @@ def shift(case: Case) -> Finding | None:
     return Finding(
         "train-validation-shift",
         "critical",
-        f"A classifier tells training from validation rows (AUC {shift.auc:.2f}); {shift.column} differs most "
-        f"(stability index {shift.stability_index:.2f}).",
+        gettext(
+            "A classifier tells training from validation rows (AUC {auc}); {column} differs most (stability index "
+            "{index}).",
+            auc=f"{shift.auc:.2f}",
+            column=shift.column,
+            index=f"{shift.stability_index:.2f}",
+        ),
         {"auc": shift.auc, "stability_index": shift.stability_index},
-        f"Without {shift.column} the splits are alike (data: drop), or the split is to be drawn anew.",
+        gettext(
+            "Without {column} the splits are alike (data: drop), or the split is to be drawn anew.", column=shift.column
+        ),
     )
 
 
@@ -49,11 +63,17 @@ def duplicates(case: Case) -> Finding | None:
     return Finding(
         "duplicates-across-splits",
         "critical" if share > 0.05 else "warning",
-        f"{case.data.repeated} of {held} validation and test rows ({share:.1%}) are training rows as well: what is "
-        "measured there was learned by heart.",
+        gettext(
+            "{n} of {all} validation and test rows ({share}) are training rows as well: what is measured there was "
+            "learned by heart.",
+            n=case.data.repeated,
+            all=held,
+            share=f"{share:.1%}",
+        ),
         {"repeated": case.data.repeated, "share": share},
-        "Rows that belong together stay on one side with data: split: group.",
+        gettext("Rows that belong together stay on one side with data: split: group."),
         rows=tuple(case.data.repeated_rows),
+        counted_in=case.data.counted_in,
     )
 
 
@@ -65,10 +85,15 @@ def leak(case: Case) -> Finding | None:
     return Finding(
         "leaking-feature",
         "critical",
-        f"{leak.column} alone tells the target (score {leak.score:.3f}, the next column {leak.others:.3f}): will it be "
-        "known when the model is used?",
+        gettext(
+            "{column} alone tells the target (score {score}, the next column {others}): will it be known when the "
+            "model is used?",
+            column=leak.column,
+            score=f"{leak.score:.3f}",
+            others=f"{leak.others:.3f}",
+        ),
         {"score": leak.score, "others": leak.others},
-        f"Without {leak.column} (data: drop) the result is lower, and true.",
+        gettext("Without {column} (data: drop) the result is lower, and true.", column=leak.column),
     )
 
 
@@ -83,9 +108,14 @@ def too_little_data(case: Case) -> Finding | None:
     return Finding(
         "too-little-data",
         "warning",
-        f"A linear model that learned from half of the {data.n_rows:,} rows reaches {data.half:.3f}, from all "
-        f"{data.whole:.3f}: as many rows again would bring about as much.",
+        gettext(
+            "A linear model that learned from half of the {n} rows reaches {half}, from all {whole}: as many rows "
+            "again would bring about as much.",
+            n=f"{data.n_rows:,}",
+            half=f"{data.half:.3f}",
+            whole=f"{data.whole:.3f}",
+        ),
         {"gain_of_doubling": gain, "rows": data.n_rows},
-        "More rows help more than any setting; until then hold the model back.",
+        gettext("More rows help more than any setting; until then hold the model back."),
         {"weight_decay": max(10 * case.setting("weight_decay", 1e-4), 1e-3)},
     )

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from basekamp.data.dataset import CountedIn
 from basekamp.diagnosis.data_health import DataHealth
 from basekamp.diagnosis.network_health import NetworkHealth
 from basekamp.hyperparameters import Hyperparameters, settings_read_by
@@ -28,6 +29,7 @@ class Finding:
     hypothesis: str
     settings: dict[str, Value] = field(default_factory=dict)
     rows: tuple[int, ...] = ()
+    counted_in: CountedIn = "validation"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from basekamp.data.dataset import Dataset
+from basekamp.data.dataset import CountedIn, Dataset
 from basekamp.diagnosis.data_health import score_of
 from basekamp.document import load_document
 from basekamp.evaluation.evaluate import Predictions
@@ -35,8 +35,8 @@ class NetworkHealth(BaseModel):
 
     score: on training rows, as in `score_of`; validation_score the same on validation. dead: the largest share of units
     of a layer that are 0 for every row; saturated: the largest share of a layer's outputs at the ends of a bounded
-    activation. suspects: places in the validation split whose label all replicates together contradict with more
-    confidence than they have in labels of that class, and their share of the split. None where it cannot be told.
+    activation. suspects: validation rows whose label all replicates together contradict with more confidence than they
+    have in labels of that class, and their share of the split. None where it cannot be told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +47,7 @@ class NetworkHealth(BaseModel):
     dead: float | None
     saturated: float | None
     suspects: list[int]
+    counted_in: CountedIn = "validation"
     suspected_share: float | None
 
 
@@ -71,7 +72,8 @@ def examine_networks(data: Dataset, model: Path, predictions: Predictions) -> Ne
         validation_score=round(
             float(np.mean([score_of(task, predictions.targets, _decided(one, task)) for one in predictions.outputs])), 6
         ),
-        suspects=suspects[:MOST_SUSPECTS],
+        suspects=data.split("validation").source_rows(suspects[:MOST_SUSPECTS]),
+        counted_in=data.split("validation").counted_in,
         suspected_share=share,
         **told,
     )

@@ -1,6 +1,7 @@
 """What units, gradients and confident answers of trained networks tell."""
 
 from basekamp.diagnosis.finding import Case, Finding
+from basekamp.language import gettext
 
 MOST_GRADIENT = 20.0
 """Root mean square over a layer of an untrained network; healthy ones stay below 1."""
@@ -13,9 +14,11 @@ def dead_units(case: Case) -> Finding | None:
     return Finding(
         "dead-units",
         "warning",
-        f"{case.network.dead:.0%} of the units of a layer are 0 for every row: they learn no more.",
+        gettext(
+            "{share} of the units of a layer are 0 for every row: they learn no more.", share=f"{case.network.dead:.0%}"
+        ),
         {"dead": case.network.dead},
-        "Units that leak never die.",
+        gettext("Units that leak never die."),
         {"act": "leaky_relu", "lr": case.setting("lr", 1e-3) / 3},
     )
 
@@ -27,9 +30,12 @@ def saturated_units(case: Case) -> Finding | None:
     return Finding(
         "saturated-units",
         "warning",
-        f"{case.network.saturated:.0%} of a layer's outputs lie at the ends of its activation, where gradients vanish.",
+        gettext(
+            "{share} of a layer's outputs lie at the ends of its activation, where gradients vanish.",
+            share=f"{case.network.saturated:.0%}",
+        ),
         {"saturated": case.network.saturated},
-        "Smaller steps, and an activation without ends, keep units where they learn.",
+        gettext("Smaller steps, and an activation without ends, keep units where they learn."),
         {"act": "gelu", "lr": case.setting("lr", 1e-3) / 10},
     )
 
@@ -42,10 +48,13 @@ def vanishing_gradients(case: Case) -> Finding | None:
     return Finding(
         "vanishing-gradients",
         "warning",
-        f"Before training, the gradient of the first layer is 10^{span:.1f} of the last one's: the first layers hear "
-        "nothing.",
+        gettext(
+            "Before training, the gradient of the first layer is 10^{span} of the last one's: the first layers hear "
+            "nothing.",
+            span=f"{span:.1f}",
+        ),
         {"log10_first_over_last": span},
-        "Fewer layers, of an activation whose slope is one, let the gradient through.",
+        gettext("Fewer layers, of an activation whose slope is one, let the gradient through."),
         {"n_layers": 2, "act": "relu"},
     )
 
@@ -60,9 +69,11 @@ def exploding_gradients(case: Case) -> Finding | None:
     return Finding(
         "exploding-gradients",
         "warning",
-        f"Before training, gradients grow up to {largest:.3g} on the way to the first layer.",
+        gettext(
+            "Before training, gradients grow up to {largest} on the way to the first layer.", largest=f"{largest:.3g}"
+        ),
         {"largest": largest, "log10_first_over_last": span or 0.0},
-        "Clipped gradients and fewer layers take steps of a sane length.",
+        gettext("Clipped gradients and fewer layers take steps of a sane length."),
         {"clip_norm": 1.0, "n_layers": 2},
     )
 
@@ -80,10 +91,14 @@ def label_noise(case: Case) -> Finding | None:
     return Finding(
         "label-noise",
         "warning",
-        f"{share:.1%} of the validation labels are contradicted with confidence by all seeds together: look at these "
-        "rows.",
+        gettext(
+            "{share} of the validation labels are contradicted with confidence by all seeds together: look at these "
+            "rows.",
+            share=f"{share:.1%}",
+        ),
         {"suspected_share": share, "error": error},
-        "Labels are wrong now and then; smoothed ones are not believed too much.",
+        gettext("Labels are wrong now and then; smoothed ones are not believed too much."),
         {"label_smoothing": 0.1},
         tuple(network.suspects),
+        network.counted_in,
     )

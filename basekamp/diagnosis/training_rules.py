@@ -3,6 +3,7 @@
 import math
 
 from basekamp.diagnosis.finding import FEW_EPOCHS, Case, Finding
+from basekamp.language import gettext
 
 SMALL_RATE = 1e-4
 """Below it a network that does not move is taken to be slow, not stuck."""
@@ -17,9 +18,14 @@ def divergence(case: Case) -> Finding | None:
     return Finding(
         "divergence",
         "critical",
-        f"{lost} of {len(case.record.training.replicates)} seeds diverged: the loss was no finite number at lr {lr:g}.",
+        gettext(
+            "{lost} of {n} seeds diverged: the loss was no finite number at lr {lr}.",
+            lost=lost,
+            n=len(case.record.training.replicates),
+            lr=f"{lr:g}",
+        ),
         {"diverged": lost, "lr": lr},
-        "The steps are too large; a tenth of the rate and clipped gradients keep the loss finite.",
+        gettext("The steps are too large; a tenth of the rate and clipped gradients keep the loss finite."),
         {"lr": lr / 10, "clip_norm": 1.0} if lr else {},
     )
 
@@ -38,10 +44,15 @@ def learning_rate_too_high(case: Case) -> Finding | None:
     return Finding(
         "learning-rate-too-high",
         "critical" if blown >= 1.5 else "warning",
-        f"At lr {lr:g} the training loss rose in {rises:.0%} of the first epochs, and up to {blown:.1f} times the "
-        "untrained network's.",
+        gettext(
+            "At lr {lr} the training loss rose in {rises} of the first epochs, and up to {blown} times the untrained "
+            "network's.",
+            lr=f"{lr:g}",
+            rises=f"{rises:.0%}",
+            blown=f"{blown:.1f}",
+        ),
         {"rises": rises, "highest": blown, "lr": lr},
-        "The steps jump over the valley; a tenth of the rate falls into it.",
+        gettext("The steps jump over the valley; a tenth of the rate falls into it."),
         {"lr": lr / 10},
     )
 
@@ -61,10 +72,17 @@ def learning_rate_too_low(case: Case) -> Finding | None:
     return Finding(
         "learning-rate-too-low",
         "warning",
-        f"At lr {lr:g} the training loss had come to {left:.0%} of the untrained network's when the epochs ended, "
-        "and was " + ("still falling steadily." if is_steady else "hardly moving."),
+        gettext(
+            "At lr {lr} the training loss had come to {left} of the untrained network's when the epochs ended, and was "
+            "still falling steadily."
+            if is_steady
+            else "At lr {lr} the training loss had come to {left} of the untrained network's when the epochs ended, "
+            "and was hardly moving.",
+            lr=f"{lr:g}",
+            left=f"{left:.0%}",
+        ),
         {"left": left, "late_over_early": late / early if early else 0.0, "lr": lr},
-        "The steps are too small for these epochs; ten times the rate gets there.",
+        gettext("The steps are too small for these epochs; ten times the rate gets there."),
         {"lr": min(10 * lr, 1.0)},
     )
 
@@ -81,10 +99,14 @@ def plateau(case: Case) -> Finding | None:
     return Finding(
         "plateau",
         "warning",
-        f"In the second half the training loss moved by {moved:.1%} only, though the network knows "
-        f"{case.network.score:.0%} of what there is to know.",
+        gettext(
+            "In the second half the training loss moved by {moved} only, though the network knows {score} of what "
+            "there is to know.",
+            moved=f"{moved:.1%}",
+            score=f"{case.network.score:.0%}",
+        ),
         {"moved": moved, "score": case.network.score},
-        "It sits where gradients are flat; one-cycle rates with warm-up leave such places.",
+        gettext("It sits where gradients are flat; one-cycle rates with warm-up leave such places."),
         {"schedule": "one_cycle", "warmup": 0.2},
     )
 
@@ -100,10 +122,14 @@ def underfitting(case: Case) -> Finding | None:
     return Finding(
         "underfitting",
         "warning",
-        f"It is {lag:.3g} behind the best rung of the ladder and wrong on its own training rows too (score "
-        f"{network.score:.2f}): it cannot express, or was not let to learn, what is there.",
+        gettext(
+            "It is {lag} behind the best rung of the ladder and wrong on its own training rows too (score {score}): it "
+            "cannot express, or was not let to learn, what is there.",
+            lag=f"{lag:.3g}",
+            score=f"{network.score:.2f}",
+        ),
         {"lag": lag, "train_score": network.score, "validation_score": network.validation_score},
-        "A network with more room, less held back, learns what boosting found.",
+        gettext("A network with more room, less held back, learns what boosting found."),
         {"model": "mlp", "n_layers": 2, "width": 256, "weight_decay": 1e-5, "lr": 3e-3, "dropout": 0.0},
     )
 
@@ -122,10 +148,15 @@ def overfitting(case: Case) -> Finding | None:
     return Finding(
         "overfitting",
         "warning",
-        f"On training rows its score is {network.score:.2f}, on validation {network.validation_score:.2f}, and the "
-        f"validation loss ended {rise:.2f} times its least.",
+        gettext(
+            "On training rows its score is {score}, on validation {validation}, and the validation loss ended {rise} "
+            "times its least.",
+            score=f"{network.score:.2f}",
+            validation=f"{network.validation_score:.2f}",
+            rise=f"{rise:.2f}",
+        ),
         {"gap": gap, "rise": rise},
-        "It learns the rows by heart; dropout and more weight decay leave it only what rows share.",
+        gettext("It learns the rows by heart; dropout and more weight decay leave it only what rows share."),
         {"dropout": 0.3, "weight_decay": max(10 * decay, 1e-3)},
     )
 
@@ -143,9 +174,14 @@ def starved_gpu(case: Case) -> Finding | None:
     return Finding(
         "starved-gpu",
         "note",
-        f"The card waited for data {waiting:.0%} of the time"
-        + (f" and was busy {used:.0f} % of it." if is_idle else "."),
+        gettext(
+            "The card waited for data {waiting} of the time and was busy {used} % of it."
+            if is_idle
+            else "The card waited for data {waiting} of the time.",
+            waiting=f"{waiting:.0%}",
+            used=f"{used:.0f}",
+        ),
         {"waiting": waiting} | ({"utilisation": used} if is_idle else {}),
-        "Larger batches give the card enough to do; a learning rate that grows with them keeps the result.",
+        gettext("Larger batches give the card enough to do; a learning rate that grows with them keeps the result."),
         {"batch_size": int(4 * case.setting("batch_size", 64)), "lr": 2 * case.setting("lr", 1e-3)},
     )

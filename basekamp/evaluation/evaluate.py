@@ -141,7 +141,8 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate the model file `model` on a split; write `evaluation.json` and `predictions.npz` into `directory`.
 
-    With `examine` also `network.json`: how the networks are, see basekamp.diagnosis.
+    With `examine` also `network.json`, how the networks are (see basekamp.diagnosis), and `worst.json`, the examples
+    that they are most wrong about.
     """
     data = load_dataset(dataset)
     predictions = predict_split(data, model, split=split, gpus=gpus)
@@ -151,8 +152,10 @@ def evaluate_model(
     (directory / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1))
     if examine:
         from basekamp.diagnosis.network_health import NETWORK_FILE, examine_networks
+        from basekamp.evaluation.worst import WORST_FILE, find_worst
 
         (directory / NETWORK_FILE).write_text(examine_networks(data, model, predictions).model_dump_json(indent=1))
+        (directory / WORST_FILE).write_text(find_worst(data, predictions).model_dump_json(indent=1))
     return evaluation
 
 

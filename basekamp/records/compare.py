@@ -6,11 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from basekamp.data.dataset import Dataset, Schema, load_dataset
+from basekamp.data.facts import read_profile
 from basekamp.diagnosis.network_health import read_network_health
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import PREDICTIONS_FILE, Evaluation, Predictions, read_evaluation
 from basekamp.evaluation.ladder import Ladder
+from basekamp.evaluation.worst import read_worst
 from basekamp.hyperparameters import Hyperparameters
+from basekamp.language import speaking
 from basekamp.naming import Value, id_digest, id_time, new_id
 from basekamp.records.gate import earlier_opening, may_open, open_test_split, record_opening
 from basekamp.records.record import BASELINE, DataFacts, Opening, Record, differing, file_name, record_name
@@ -30,14 +33,13 @@ from basekamp.records.shelf import (
 from basekamp.records.verdict import (
     Comparison,
     Difference,
-    Verdict,
     judge,
     level_of_look,
     measure_difference,
     seeds_needed,
 )
 from basekamp.report.attempt import attempt_html, attempt_markdown
-from basekamp.report.numbers import change, confidence
+from basekamp.report.sentence import verdict_sentence
 from basekamp.storage import Store, open_store
 from basekamp.training.results import MODEL_FILE, TRACE_FILE, Training
 
@@ -155,6 +157,8 @@ def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Rec
         opening=opening,
         ladder=Ladder.read(evidence.ladder),
         network=read_network_health(evidence.evaluation),
+        worst=read_worst(evidence.evaluation),
+        profile=read_profile(evidence.data.directory),
         files={
             MODEL: _digest(evidence.model / MODEL_FILE),
             PREDICTIONS: _digest(evidence.evaluation / PREDICTIONS_FILE),
@@ -217,6 +221,8 @@ def compare_with(
     verdict, level = judge(difference, expect=expect, judged_before=judged_before)
     next_level = level_of_look(judged_before + 1)
     needed = seeds_needed(difference, expect=expect, level=next_level) if verdict == "inconclusive" else None
+    with speaking("en"):  # records are in one language, pages in any
+        sentence = verdict_sentence(verdict, difference, expect=expect, level=level, needed=needed)
     return Comparison(
         baseline=baseline.name,
         baseline_mean=baseline.mean,
@@ -229,24 +235,8 @@ def compare_with(
         expect=expect,
         verdict=verdict,
         seeds_needed=needed,
-        sentence=_sentence(verdict, difference, expect=expect, level=level, needed=needed),
+        sentence=sentence,
     )
-
-
-def _sentence(verdict: Verdict, difference: Difference, *, expect: float, level: float, needed: int | None) -> str:
-    gain, half = difference.gain, difference.half_width(level)
-    size = change(abs(gain))
-    found = "the same" if size == "0" else f"{size} {'better' if gain > 0 else 'worse'}"
-    measured = f"{difference.metric} is {found} (± {change(half)} at {confidence(level)})"
-    if verdict == "supported":
-        return f"{measured}: the gain of {expect:g} hoped for is reached, and no gain at all is ruled out."
-    if verdict == "refuted":
-        return f"{measured}: a gain of {expect:g} is ruled out."
-    if needed:
-        return f"{measured}: undecided; about {needed} seeds would decide it."
-    is_baseline_noisy = difference.reach_of_baseline(level) > difference.reach_of_examples(level)
-    remedy = "a baseline with more seeds" if is_baseline_noisy else "more validation examples"
-    return f"{measured}: undecided, and more seeds of the attempt cannot decide it; {remedy} can."
 
 
 def _put(evidence: _Evidence, record: Record, html: Path, leftovers: list[str]) -> None:

@@ -7,10 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from basekamp.data.facts import Profile
 from basekamp.diagnosis.network_health import NetworkHealth
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Evaluation
 from basekamp.evaluation.ladder import Ladder
+from basekamp.evaluation.worst import Worst
 from basekamp.naming import Name, Value, format_name, parse_name
 from basekamp.records.verdict import Comparison, Verdict
 from basekamp.training.results import Training
@@ -81,6 +83,8 @@ class Record(Strict):
     opening: Opening | None
     ladder: Ladder | None = None
     network: NetworkHealth | None = None
+    worst: Worst | None = None
+    profile: Profile | None = None
     files: dict[str, str]
 
     @property

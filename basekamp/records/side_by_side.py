@@ -7,6 +7,7 @@ from typing import Any
 
 from basekamp.errors import BasekampError, InputError
 from basekamp.evaluation.evaluate import Predictions
+from basekamp.language import gettext
 from basekamp.naming import Value
 from basekamp.records.record import BASELINE, Record
 from basekamp.records.shelf import PREDICTIONS, Row, Shelf, find_in, read_record, stem
@@ -21,13 +22,15 @@ CHAMPION = "champion"
 class Gap:
     """How far a record is from the first in the deciding metric: its value minus the first's.
 
-    interval at 95 % and p_better are None where nothing tells them, and then `why` says so.
+    interval at 95 % and p_better are None where nothing tells them, and then `why` says so. `partly` says where only
+    some of the examples are shared: the difference is of these, the means are not.
     """
 
     difference: float
     interval: tuple[float, float] | None = None
     p_better: float | None = None
     why: str = ""
+    partly: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,18 @@ def _gap(store: Store, record: Record, first: Record) -> Gap:
         ours, theirs = (Predictions.fetch(store, stem(one.key) + PREDICTIONS) for one in (record, first))
         difference = measure_difference(record.metric, ours, theirs)
     except InputError:
-        return Gap(plain, why="measured on other examples")
+        return Gap(plain, why=gettext("measured on other examples"))
     except BasekampError:
-        return Gap(plain, why="its predictions were removed")
+        return Gap(plain, why=gettext("its predictions were removed"))
     p_better = difference.probability_better()
-    return Gap(difference.value, difference.interval(), None if math.isnan(p_better) else p_better)
+    return Gap(
+        difference.value,
+        difference.interval(),
+        None if math.isnan(p_better) else p_better,
+        partly=_partly(difference.n_examples, max(len(ours.rows), len(theirs.rows))),
+    )
+
+
+def _partly(shared: int, whole: int) -> str:
+    """What is to be known where not all examples are shared."""
+    return "" if shared == whole else gettext("on {n} of {all} examples, which both share", n=shared, all=whole)

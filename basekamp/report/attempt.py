@@ -4,16 +4,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from basekamp.language import gettext
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row, Shelf
 from basekamp.records.verdict import Comparison
 from basekamp.report import charts
-from basekamp.report.diagnosis import diagnosis_markdown, findings_of
+from basekamp.report.diagnosis import diagnosis_markdown, findings_of, named_rows
 from basekamp.report.ladder import ladder_steps
 from basekamp.report.markdown import markdown_table, plain
 from basekamp.report.numbers import between, change, confidence, number, setting, signed
 from basekamp.report.page import render
 from basekamp.report.performance import performance_rows
+from basekamp.report.sentence import verdict_sentence
 
 MOST_ROWS = 100
 MANY_CLASSES = 20
@@ -57,6 +59,8 @@ def attempt_html(record: Record, baseline: Record | None, shelf: Shelf) -> str:
         baseline=other,
         comparison=record.comparison,
         opening=record.opening,
+        sentence=_sentence_of(record),
+        named_rows=named_rows,
         tone=TONES.get(record.verdict or "", ""),
         lines=metric_lines(record, other),
         rows=shown,
@@ -79,31 +83,34 @@ def attempt_markdown(record: Record, baseline: Record | None) -> str:
     comparison = record.comparison
     parts = [f"# {plain(record.experiment)}: {plain(record.attempt)}"]
     if comparison:
-        parts.append(f"**{comparison.verdict.capitalize()}.** {plain(comparison.sentence)}")
+        parts.append(f"**{gettext(comparison.verdict).capitalize()}.** {plain(_sentence_of(record))}")
         parts.append(_comparison_line(record.metric, comparison))
     else:
-        parts.append(f"**Baseline.** {plain(_baseline_sentence(record))}")
+        parts.append(f"**{gettext('Baseline')}.** {plain(_baseline_sentence(record))}")
     if record.hypothesis:
         parts.insert(2, f"> {plain(record.hypothesis)}")
     if comparison:
-        parts.append("## What differs from the baseline")
-        parts.append(_settings_table(record) or "No hyperparameter differs.")
+        parts.append(f"## {gettext('What differs from the baseline')}")
+        parts.append(_settings_table(record) or gettext("No hyperparameter differs."))
     else:
-        parts.append("## Hyperparameters")
+        parts.append(f"## {gettext('Hyperparameters')}")
         parts.append(
-            markdown_table(["hyperparameter", "value"], ([key, setting(value)] for key, value in record.params.items()))
+            markdown_table(
+                [gettext("hyperparameter"), gettext("value")],
+                ([key, setting(value)] for key, value in record.params.items()),
+            )
         )
     parts += [
-        "## Metrics on validation",
+        f"## {gettext('Metrics on {split}', split=gettext('validation'))}",
         _metrics_table(metric_lines(record, other)),
-        "## Test split",
+        f"## {gettext('Test split')}",
         _gate_line(record, other),
     ]
     if found := findings_of(record):
-        parts += ["## Diagnosis", diagnosis_markdown(found)]
+        parts += [f"## {gettext('Diagnosis')}", diagnosis_markdown(found)]
     if rows := performance_rows(record.training.performance):
-        parts += ["## How it ran", markdown_table(["measured", "value"], rows)]
-    parts.append(f"Record: `{record.name}`")
+        parts += [f"## {gettext('How it ran')}", markdown_table([gettext("measured"), gettext("value")], rows)]
+    parts.append(f"{gettext('Record')}: `{record.name}`")
     return "\n\n".join(parts) + "\n"
 
 
@@ -159,12 +166,17 @@ def _why_closed(record: Record, baseline: Record | None) -> str:
     if record.opening:
         return ""
     if record.role == "baseline" or baseline is None:
-        return "The test split stayed closed: it is opened only for an attempt that beats the baseline on validation."
+        return gettext(
+            "The test split stayed closed: it is opened only for an attempt that beats the baseline on validation."
+        )
     if record.verdict != "supported":
-        return f"The test split stayed closed: only a supported attempt may open it, and this one is {record.verdict}."
+        return gettext(
+            "The test split stayed closed: only a supported attempt may open it, and this one is {verdict}.",
+            verdict=gettext(record.verdict or ""),
+        )
     if record.data.dataset != baseline.data.dataset:
-        return "The test split stayed closed: this attempt learned from another data set than the baseline."
-    return "The test split stayed closed: the attempt is no better on validation than the champion so far."
+        return gettext("The test split stayed closed: this attempt learned from another data set than the baseline.")
+    return gettext("The test split stayed closed: the attempt is no better on validation than the champion so far.")
 
 
 def shaded_confusion(record: Record) -> list[list[Cell]]:
@@ -199,6 +211,16 @@ def _as_row(record: Record) -> Row:
     )
 
 
+def _sentence_of(record: Record) -> str:
+    """The verdict's sentence in the current language, "" for a baseline."""
+    told = record.comparison
+    if told is None:
+        return ""
+    return verdict_sentence(
+        told.verdict, told.difference, expect=told.expect, level=told.level, needed=told.seeds_needed
+    )
+
+
 def _spread(values: Sequence[float]) -> float:
     """The sample standard deviation, 0 for one value."""
     mean = sum(values) / len(values)
@@ -207,36 +229,47 @@ def _spread(values: Sequence[float]) -> float:
 
 def _settings_table(record: Record) -> str:
     rows = [[key, setting(theirs), setting(ours)] for key, (theirs, ours) in record.differs.items()]
-    return markdown_table(["hyperparameter", "baseline", record.attempt], rows) if rows else ""
+    return markdown_table([gettext("hyperparameter"), gettext("baseline"), record.attempt], rows) if rows else ""
 
 
 def _metrics_table(lines: Sequence[MetricLine]) -> str:
     if all(line.baseline_mean is None for line in lines):
         short = ([line.name, number(line.mean), change(line.spread), number(line.floor)] for line in lines)
-        return markdown_table(["metric", "mean", "± seeds", "floor"], short)
+        return markdown_table([gettext(head) for head in ("metric", "mean", "± seeds", "floor")], short)
     heads = ["metric", "baseline", "± seeds", "attempt", "± seeds", "difference", "floor"]
     rows = (
         [line.name, number(line.baseline_mean), change(line.baseline_spread), number(line.mean), change(line.spread)]
         + [signed(line.difference), number(line.floor)]
         for line in lines
     )
-    return markdown_table(heads, rows)
+    return markdown_table([gettext(head) for head in heads], rows)
 
 
 def _baseline_sentence(record: Record) -> str:
     told = record.evaluation
-    return (
-        f"{record.metric} is {number(record.mean)} ± {change(told.spread[record.metric])} over "
-        f"{len(told.replicates)} seeds; always giving the same answer reaches {number(told.floor[record.metric])}."
+    return gettext(
+        "{metric} is {mean} ± {spread} over {n} seeds; always giving the same answer reaches {floor}.",
+        metric=record.metric,
+        mean=number(record.mean),
+        spread=change(told.spread[record.metric]),
+        n=len(told.replicates),
+        floor=number(told.floor[record.metric]),
     )
 
 
 def _comparison_line(metric: str, comparison: Comparison) -> str:
     value = comparison.difference.value
-    return (
-        f"{plain(metric)}: {number(comparison.baseline_mean)} → {number(comparison.attempt_mean)}, difference "
-        f"{signed(value)}, 95 % interval {between(comparison.interval)}; judged at {confidence(comparison.level)} "
-        f"after {comparison.judged_before} earlier, hoped for a gain of {change(comparison.expect)}."
+    return gettext(
+        "{metric}: {baseline} → {mean}, difference {difference}, 95 % interval {interval}; judged at {level} after {n} "
+        "earlier, hoped for a gain of {expect}.",
+        metric=plain(metric),
+        baseline=number(comparison.baseline_mean),
+        mean=number(comparison.attempt_mean),
+        difference=signed(value),
+        interval=between(comparison.interval),
+        level=confidence(comparison.level),
+        n=comparison.judged_before,
+        expect=change(comparison.expect),
     )
 
 
@@ -244,9 +277,14 @@ def _gate_line(record: Record, baseline: Record | None) -> str:
     opening = record.opening
     if opening is None:
         return _why_closed(record, baseline)
-    return (
-        f"Gate **{'passed' if opening.passed else 'not passed'}**: test {plain(record.metric)} "
-        f"{number(opening.metrics[record.metric])}, baseline {number(opening.baseline_mean)}, difference "
-        f"{signed(opening.difference)}, 95 % interval {between(opening.interval)}; opening {opening.number} "
-        "of the test split in this experiment."
+    return gettext(
+        "Gate **{passed}**: test {metric} {mean}, baseline {baseline}, difference {difference}, 95 % interval "
+        "{interval}; opening {n} of the test split in this experiment.",
+        passed=gettext("passed") if opening.passed else gettext("not passed"),
+        metric=plain(record.metric),
+        mean=number(opening.metrics[record.metric]),
+        baseline=number(opening.baseline_mean),
+        difference=signed(opening.difference),
+        interval=between(opening.interval),
+        n=opening.number,
     )

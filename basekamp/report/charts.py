@@ -8,11 +8,13 @@ import html
 import io
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from basekamp.evaluation.evaluate import Roc
 from basekamp.evaluation.goals import METRICS
+from basekamp.language import gettext
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row
 from basekamp.records.verdict import Comparison
@@ -91,8 +93,8 @@ def interval_chart(comparison: Comparison) -> str:
         sides: tuple[Literal["left", "right"], Literal["left", "right"]] = (
             ("right", "left") if maximize else ("left", "right")
         )
-        axes.text(0, above, " no difference ", ha=sides[0], va="bottom", color=MUTED)
-        axes.text(hoped, above, " hoped for ", ha=sides[1], va="bottom", color=GOOD)
+        axes.text(0, above, f" {gettext('no difference')} ", ha=sides[0], va="bottom", color=MUTED)
+        axes.text(hoped, above, f" {gettext('hoped for')} ", ha=sides[1], va="bottom", color=GOOD)
         for y, (low, high), width in rows:
             axes.plot([low, high], [y, y], color=color, linewidth=width, solid_capstyle="round")
             axes.plot(
@@ -100,14 +102,25 @@ def interval_chart(comparison: Comparison) -> str:
             )
         axes.set_yticks([1, 0], ["95 %", confidence(comparison.level)])
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"difference in {_words(difference.metric)}")
-        _note(axes, "better →" if maximize else "← better", (1.0 if maximize else 0.0, 0), (0, -27), GOOD)
+        axes.set_xlabel(gettext("difference in {metric}", metric=_words(difference.metric)))
+        _note(
+            axes,
+            f"{gettext('better')} →" if maximize else f"← {gettext('better')}",
+            (1.0 if maximize else 0.0, 0),
+            (0, -27),
+            GOOD,
+        )
         _few_ticks(axes, x=6)
 
     low, high = comparison.interval
-    label = (
-        f"Difference in {difference.metric} {difference.value:.3g}, 95 % interval {low:.3g} to {high:.3g}; "
-        f"hoped for {hoped:.3g}; {comparison.verdict}."
+    label = gettext(
+        "Difference in {metric} {value}, 95 % interval {low} to {high}; hoped for {hoped}; {verdict}.",
+        metric=difference.metric,
+        value=f"{difference.value:.3g}",
+        low=f"{low:.3g}",
+        high=f"{high:.3g}",
+        hoped=f"{hoped:.3g}",
+        verdict=gettext(comparison.verdict),
     )
     return _chart("interval", label, (WIDE, TALL), draw)
 
@@ -133,19 +146,24 @@ def experiment_chart(
             if expect:
                 hoped = baseline.value + (expect if METRICS.get(metric) != "minimize" else -expect)
                 axes.axhline(hoped, color=GOOD, linewidth=1.2, dashes=(4, 3))
-                _note(axes, "hoped for", (1, hoped), (0, 3), GOOD, on_data=True)
+                _note(axes, gettext("hoped for"), (1, hoped), (0, 3), GOOD, on_data=True)
         for number, row in rows:
             _draw_record(axes, number, row, this=row.id == this, pinned=row is baseline)
         numbers = [number for number, _ in rows]
         axes.set_xlim(min(numbers) - 0.6, max(numbers) + 0.6)
         axes.margins(y=0.2)
         axes.grid(axis="x", visible=False)
-        axes.set_xlabel("record number, oldest first")
+        axes.set_xlabel(gettext("record number, oldest first"))
         axes.set_ylabel(_words(metric))
         _whole_ticks(axes, 12)
         _few_ticks(axes, y=6)
 
-    return _chart("experiment", f"{metric} of the {len(rows)} records of this experiment in order.", size, draw)
+    return _chart(
+        "experiment",
+        gettext("{metric} of the {n} records of this experiment in order.", metric=metric, n=len(rows)),
+        size,
+        draw,
+    )
 
 
 def seeds_chart(record: Record) -> str:
@@ -156,16 +174,22 @@ def seeds_chart(record: Record) -> str:
     def draw(axes: "Axes") -> None:
         axes.axvspan(mean - spread, mean + spread, color=BASELINE, alpha=0.16, linewidth=0)
         axes.axvline(mean, color=BASELINE, linewidth=1.2)
-        axes.text(mean, 1.06, "mean", ha="center", va="bottom", color=BASELINE)
+        axes.text(mean, 1.06, gettext("mean"), ha="center", va="bottom", color=BASELINE)
         axes.plot(values, [0] * len(values), "o", color=BASELINE, markersize=9, markeredgecolor=CARD, alpha=0.9)
         axes.set(ylim=(-1, 1), yticks=[])
         if min(values) == max(values):
             axes.set_xlim(mean - 0.05 * (abs(mean) or 1), mean + 0.05 * (abs(mean) or 1))
         axes.margins(x=0.2)
-        axes.set_xlabel(f"{_words(record.metric)} on validation, one dot for each seed")
+        axes.set_xlabel(gettext("{metric} on validation, one dot for each seed", metric=_words(record.metric)))
         _few_ticks(axes, x=6)
 
-    label = f"{record.metric} of {len(values)} seeds, mean {mean:.4g}, standard deviation {spread:.3g}."
+    label = gettext(
+        "{metric} of {n} seeds, mean {mean}, standard deviation {spread}.",
+        metric=record.metric,
+        n=len(values),
+        mean=f"{mean:.4g}",
+        spread=f"{spread:.3g}",
+    )
     return _chart("seeds", label, (WIDE, 130), draw)
 
 
@@ -174,13 +198,15 @@ def curve_chart(kind: Curve, training: Training, baseline: Training | None, *, i
     sides = [(training, BASELINE if is_baseline else ATTEMPT)]
     if baseline:
         sides.insert(0, (baseline, BASELINE))
-    whose = ", this attempt and the baseline" if baseline else ""
+    whose = gettext(", this attempt and the baseline") if baseline else ""
     return _curves(kind, sides, whose)
 
 
 def curves_chart(kind: Curve, trainings: Sequence[Training]) -> str:
     """The same of up to six trainings, each in the colour that `curve_color` gives it by its place."""
-    return _curves(kind, [(one, SIDES[i]) for i, one in enumerate(trainings)], f", {len(trainings)} records")
+    return _curves(
+        kind, [(one, SIDES[i]) for i, one in enumerate(trainings)], gettext(", {n} records", n=len(trainings))
+    )
 
 
 def curve_color(place: int) -> str:
@@ -202,11 +228,12 @@ def _curves(kind: Curve, sides: Sequence[tuple[Training, str]], whose: str) -> s
                 axes.axhline(mean[1][0], color=color, linewidth=2.2)
             axes.plot(*_thin(mean, 1), color=color, linewidth=2.2)
         _set_view(axes, [value for lines, _ in drawn for points in lines for value in _after_start(points)])
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(gettext("epoch"))
         _whole_ticks(axes, 6)
 
     name = _words(kind if kind != "validation_metric" else f"validation {sides[0][0].metric}")
-    return _chart(kind, f"{name.capitalize()} per epoch, one line for each seed{whose}.", (330, 220), draw)
+    label = gettext("{name} per epoch, one line for each seed{whose}.", name=name.capitalize(), whose=whose)
+    return _chart(kind, label, (330, 220), draw)
 
 
 def roc_chart(roc: Roc, baseline: Roc | None, *, is_baseline: bool) -> str:
@@ -217,11 +244,12 @@ def roc_chart(roc: Roc, baseline: Roc | None, *, is_baseline: bool) -> str:
         if baseline:
             axes.plot(baseline.fpr, baseline.tpr, color=BASELINE, linewidth=2)
         axes.plot(roc.fpr, roc.tpr, color=BASELINE if is_baseline else ATTEMPT, linewidth=2)
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="false positive rate", ylabel="true positive rate")
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+        axes.set(xlabel=gettext("false positive rate"), ylabel=gettext("true positive rate"))
         axes.set_box_aspect(1)
         _few_ticks(axes, x=6, y=6)
 
-    return _chart("roc", "ROC curve: true against false positive rate.", (330, 320), draw)
+    return _chart("roc", gettext("ROC curve: true against false positive rate."), (330, 320), draw)
 
 
 def _chart(key: str, label: str, size: tuple[int, int], draw: Callable[["Axes"], None]) -> str:
@@ -231,7 +259,9 @@ def _chart(key: str, label: str, size: tuple[int, int], draw: Callable[["Axes"],
 
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with style.context(["default", STYLE | {"svg.hashsalt": f"basekamp-{key}"}]):
+    with style.context(["default", STYLE | {"svg.hashsalt": f"basekamp-{key}"}]), warnings.catch_warnings():
+        # The page's font draws the text: matplotlib's own need not have its letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=(size[0] / 72, size[1] / 72))
         figure.patch.set_visible(False)
         draw(figure.subplots())
@@ -263,7 +293,7 @@ def _draw_record(axes: "Axes", number: int, row: Row, *, this: bool, pinned: boo
     else:
         axes.plot([number], [row.value], "o", color=color, markersize=10 if this else 7, markeredgecolor=CARD)
     names = [("baseline", pinned), ("this attempt", this and not pinned), ("champion", row.champion and not pinned)]
-    text = ", ".join(name for name, holds in names if holds)
+    text = ", ".join(gettext(name) for name, holds in names if holds)
     if text:
         axes.annotate(
             text,

@@ -84,7 +84,8 @@ def _results(told: SideBySide) -> list[tuple[str, list[Text]]]:
     first = Text("–", style="dim")
     styles = {"good-text": "green", "bad-text": "red", "": ""}
     differences = [
-        Text(signed(gap.difference), style=styles[direction(told.metric, gap.difference)]) for gap in told.gaps
+        Text(f"{signed(gap.difference)} {gap.partly}".strip(), style=styles[direction(told.metric, gap.difference)])
+        for gap in told.gaps
     ]
     intervals = [Text(between(gap.interval) if gap.interval else f"not known: {gap.why}") for gap in told.gaps]
     return [

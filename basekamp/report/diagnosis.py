@@ -8,6 +8,7 @@ import yaml
 
 from basekamp.diagnosis.finding import Case, Finding, next_attempt
 from basekamp.diagnosis.rules import RULES, diagnose, unknown
+from basekamp.language import gettext
 from basekamp.records.record import Record
 from basekamp.report.markdown import plain
 from basekamp.report.numbers import printable
@@ -52,8 +53,21 @@ def _attempts(record: Record, found: Sequence[Finding]) -> str:
     return yaml.safe_dump({"attempts": told}, sort_keys=False, width=110) if told else ""
 
 
-def _told(finding: Finding) -> list[str]:
+def named_rows(finding: Finding) -> str:
+    """Which rows a finding is about, "" where it names none."""
     rows = ", ".join(map(str, finding.rows[:MOST_ROWS]))
     more = ", …" if len(finding.rows) > MOST_ROWS else ""
+    if not rows:
+        return ""
+    return gettext(
+        "rows of the source, from 1: {rows}"
+        if finding.counted_in == "source"
+        else "rows of the validation split, from 0: {rows}",
+        rows=rows + more,
+    )
+
+
+def _told(finding: Finding) -> list[str]:
+    rows = named_rows(finding)
     lines = [f"{finding.severity}: {finding.condition}: {finding.sentence}", f"    {finding.hypothesis}"]
-    return [*lines, f"    rows of the validation split: {rows}{more}"] if rows else lines
+    return [*lines, f"    {rows}"] if rows else lines

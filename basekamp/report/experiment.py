@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from basekamp.hyperparameters import Option
+from basekamp.language import gettext
 from basekamp.naming import Value
 from basekamp.records.leaderboard import rank
 from basekamp.records.shelf import Row, Shelf
@@ -54,8 +55,11 @@ def experiment_html(story: Story) -> str:
         importance=sorted(_importance(rows, keys).items(), key=lambda item: -item[1]),
         curves=[
             (title, svg)
-            for title, kind in (("Training loss", "train_loss"), ("Validation loss", "validation_loss"))
-            + ((f"Validation {champion.metric.replace('_', ' ')}", "validation_metric"),)
+            for title, kind in (
+                (gettext("Training loss"), "train_loss"),
+                (gettext("Validation loss"), "validation_loss"),
+                (gettext("Validation {metric}", metric=champion.metric.replace("_", " ")), "validation_metric"),
+            )
             if (svg := charts.curves_chart(kind, [record.training for record in story.curves]))  # type: ignore[arg-type]
         ],
         legend=[(record.attempt, charts.curve_color(i)) for i, record in enumerate(story.curves)],

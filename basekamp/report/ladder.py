@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from basekamp.evaluation.evaluate import is_better
+from basekamp.language import gettext
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row
 
@@ -29,15 +30,15 @@ def ladder_steps(record: Record, baseline: Record | None, rows: Sequence[Row]) -
     pinned, metric = baseline or record, record.metric
     rungs = [(rung.model, rung.metrics[metric], rung.note) for rung in record.ladder.rungs]
     if pinned.params["model"] == "linear":
-        told = ("linear", pinned.mean, f"the baseline, {len(pinned.evaluation.replicates)} seeds")
+        told = ("linear", pinned.mean, gettext("the baseline, {n} seeds", n=len(pinned.evaluation.replicates)))
         rungs = [told if name == "linear" else (name, value, note) for name, value, note in rungs]
     best = rows[0]
     for row in rows[1:]:
         best = row if is_better(metric, row.value, best.value) else best
     entries = [(name, value, note, False) for name, value, note in rungs]
     if best.id != record.id:
-        entries.append(("this attempt", record.mean, record.attempt, True))
-    entries.append(("best so far", best.value, best.attempt, best.id == record.id))
+        entries.append((gettext("this attempt"), record.mean, record.attempt, True))
+    entries.append((gettext("best so far"), best.value, best.attempt, best.id == record.id))
     sign = 1.0 if is_better(metric, 1.0, 0.0) else -1.0
     climbs = [max(sign * (value - entries[0][1]), 0.0) for _, value, _, _ in entries]
     highest = max(climbs) or 1.0

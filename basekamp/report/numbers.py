@@ -4,6 +4,7 @@ import math
 from decimal import Decimal
 
 from basekamp.evaluation.goals import METRICS
+from basekamp.language import gettext
 from basekamp.naming import Value
 from basekamp.records.record import SIGNIFICANT_DIGITS
 
@@ -29,7 +30,7 @@ def signed(value: float | None) -> str:
 
 def between(interval: tuple[float, float]) -> str:
     """Write an interval of differences."""
-    return f"{signed(interval[0])} to {signed(interval[1])}"
+    return gettext("{low} to {high}", low=signed(interval[0]), high=signed(interval[1]))
 
 
 def confidence(level: float) -> str:

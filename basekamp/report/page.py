@@ -3,10 +3,12 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
+from basekamp.language import current_language, gettext
 from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 
 def render(template: str, **context: object) -> str:
@@ -33,9 +35,24 @@ def _environment() -> "Environment":
         "confidence": confidence,
         "direction": direction,
         "setting": setting,
+        "_": _gettext,
+        "ngettext": _ngettext,
+        "word": gettext,  # of a value that may be a stranger's: it is escaped
+        "language": current_language,
     }
     environment.filters |= {"count": _count, "percent": _percent, "short": _short}
     return environment
+
+
+def _gettext(text: str, /, **values: object) -> "Markup":
+    """A text of ours, which may hold tags, with values that are escaped."""
+    from markupsafe import Markup
+
+    return Markup(gettext(text)).format(**values) if values else Markup(gettext(text))
+
+
+def _ngettext(one: str, many: str, n: int, /, **values: object) -> "Markup":
+    return _gettext(one if n == 1 else many, n=_count(n), **values)
 
 
 def _count(value: int) -> str:

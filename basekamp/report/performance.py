@@ -1,5 +1,6 @@
 """How a training ran, as rows of a table that HTML, Markdown and the terminal share: only what is known."""
 
+from basekamp.language import gettext
 from basekamp.report.numbers import change, number
 from basekamp.training.results import Performance, Seconds
 
@@ -11,15 +12,17 @@ def performance_rows(performance: Performance | None) -> list[tuple[str, str]]:
     """Each quantity and its value for reading; none for a record of an older release."""
     if performance is None:
         return []
-    several = "processes" if performance.device == "cpu" else "GPUs"
-    one = f", one of {performance.processes} {several}" if performance.processes > 1 else ""
+    one = ""
+    if performance.processes > 1:
+        is_cpu = performance.device == "cpu"
+        one = gettext(", one of {n} processes" if is_cpu else ", one of {n} GPUs", n=performance.processes)
     told = {
-        "device": performance.device,
-        "samples per second": _number(performance.samples_per_second),
-        "time": _time(performance.seconds),
-        f"memory peak{one}": size(performance.memory_peak_bytes),
-        f"GPU utilisation{one}": _percent(performance.gpu_utilisation),
-        f"energy{one}": _si(performance.energy_joules, "J"),
+        gettext("device"): performance.device,
+        gettext("samples per second"): _number(performance.samples_per_second),
+        gettext("time"): _time(performance.seconds),
+        gettext("memory peak") + one: size(performance.memory_peak_bytes),
+        gettext("GPU utilisation") + one: _percent(performance.gpu_utilisation),
+        gettext("energy") + one: _si(performance.energy_joules, "J"),
         "FLOP/s": _flops(performance),
     }
     return [(name, value) for name, value in told.items() if value]
@@ -33,7 +36,8 @@ def _time(seconds: Seconds) -> str:
         return told
     phases["other"] = max(0.0, total - sum(phases.values()))
     names = {"checkpoint": "checkpoints"}
-    return f"{told}: " + ", ".join(f"{names.get(name, name)} {_share(part / total)}" for name, part in phases.items())
+    shares = (f"{gettext(names.get(name, name))} {_share(part / total)}" for name, part in phases.items())
+    return f"{told}: " + ", ".join(shares)
 
 
 def _flops(performance: Performance) -> str:
@@ -42,8 +46,14 @@ def _flops(performance: Performance) -> str:
     told = _si(performance.flops_per_second, "FLOP/s")
     if performance.peak_share is None:
         return told
-    whose = "this card's" if performance.processes == 1 else "these cards'"
-    return f"{told}, {_share(performance.peak_share)} of {whose} {performance.peak_precision} peak"
+    share = gettext(
+        "{share} of this card's {precision} peak"
+        if performance.processes == 1
+        else "{share} of these cards' {precision} peak",
+        share=_share(performance.peak_share),
+        precision=performance.peak_precision,
+    )
+    return f"{told}, {share}"
 
 
 def _number(value: float | None) -> str:

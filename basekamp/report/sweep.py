@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from basekamp.evaluation.goals import METRICS
 from basekamp.hyperparameters import Option
+from basekamp.language import gettext
 from basekamp.report.numbers import number, setting
 from basekamp.report.page import render
 from basekamp.report.parallel import BOTTOM, TOP, WIDTH, Axis, Line, Route, Scale, parallel
@@ -40,7 +41,7 @@ def sweep_html(outcome: Outcome) -> str:
         num_planned=len(outcome.choices),
         num_diverged=len(trials) - len(told),
         minutes=sum(one.seconds for one in trials) / 60,
-        how=METHODS[outcome.first.sweep.method],
+        how=gettext(METHODS[outcome.first.sweep.method]),
         keys=list(outcome.first.sweep.over),
         axes=axes,
         lines=lines,
@@ -64,7 +65,7 @@ def _parallel(outcome: Outcome, trials: Sequence[Told]) -> tuple[list[Axis], lis
         choice = outcome.choices[one.number]
         kind = "winner" if one.number == outcome.winner.number else "best" if place < num_best else "other"
         told = ", ".join(f"{key} {setting(value)}" for key, value in choice.items())
-        title = f"trial {one.number}: {told}: {outcome.metric} {number(one.value)}"
+        title = f"{gettext('trial')} {one.number}: {told}: {outcome.metric} {number(one.value)}"
         lines.append(Route(str(one.number), [*(choice[key] for key in keys), one.value], kind, title))
     return parallel(scales, lines)
 

@@ -40,6 +40,8 @@
   const points = lines.map(
     (line) => new Map(line.getAttribute("points").split(" ").map((point) => point.split(",").map(Number))),
   );
+  const told = document.getElementById("brushed");
+  const invitation = told.textContent;
   const show = () => {
     const kept = new Set();
     lines.forEach((line, i) => {
@@ -51,10 +53,9 @@
       if (isIn) kept.add(line.dataset.id);
     });
     for (const row of first) row.classList.toggle("off", brushes.size > 0 && !kept.has(row.dataset.id));
-    const told = document.getElementById("brushed");
     told.textContent = brushes.size
-      ? `${kept.size} of ${lines.length} records. A click on a brushed axis lets go.`
-      : "Drag along an axis to keep only the records within; a click on it lets go. The table follows.";
+      ? told.dataset.kept.replace("{kept}", kept.size).replace("{all}", lines.length)
+      : invitation;
   };
   axes.forEach((axis) => {
     const [x, top, bottom] = ["x1", "y1", "y2"].map((name) => Number(axis.getAttribute(name)));

@@ -1,0 +1,28 @@
+"""Images for pages: PNG in base64, to stand in a data: address."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def png_base64(pixels: NDArray[np.uint8]) -> str:
+    """uint8 [h, w] or [h, w, 3] as a PNG."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def as_pixels(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """uint8 [c, h, w] as [h, w, 3]: its first three channels, or its first one in grey."""
+    channels = image[:3] if len(image) > 2 else np.repeat(image[:1], 3, axis=0)
+    return np.ascontiguousarray(channels.transpose(1, 2, 0), dtype=np.uint8)
+
+
+def stretched(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same, its brightest value 255: some data sets count from 0 to 16."""
+    return (pixels.astype(np.float64) * 255 / max(1, int(pixels.max()))).astype(np.uint8)
