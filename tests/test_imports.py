@@ -312,3 +312,48 @@ def test_mlflow_runs_are_read_page_by_page(tmp_path, store, monkeypatch):
             bring(store, read_source("mlflow", server.url, "ours")[0])
     finally:
         server.kill()
+
+
+def runs(place: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["runs", str(place), *options])
+
+
+@pytest.fixture
+def named_files(tmp_path):
+    """A folder of files in the habit of the book, some in that of nobody."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in (
+        "model.n_layers-10.n_epochs-100.act-leaky_relu.loss-0.0312.accuracy-98.1.pth",
+        "model.n_layers-10.n_epochs-100.act-leaky_relu.loss-0.0312.accuracy-98.1.json",
+        "model.n_layers-4.n_epochs-100.act-relu.loss-0.05.accuracy-97.2.pth",
+        "model.n_layers-2.loss-nan.pth",
+        "notes.txt",
+        "no name",
+    ):
+        (folder / name).touch()
+    (folder / ".hidden.accuracy-1.pth").touch()
+    return folder
+
+
+def test_folder_of_named_files_is_listed_where_it_lies(tmp_path, named_files):
+    done = runs(named_files, "--json")
+    assert "NaN" not in done.stdout
+    first, second, third = json.loads(done.stdout)
+    assert (first["role"], first["experiment"], first["n"], first["spread"]) == ("imported", "models", 1, None)
+    assert first["params"] == {"model": "model", "n_layers": 10, "n_epochs": 100, "act": "leaky_relu"}
+    assert (first["metrics"], third["metrics"]) == ({"loss": 0.0312, "accuracy": 98.1}, {"loss": None})
+    assert second["metrics"]["accuracy"] == 97.2 and first["verdict"] is None
+    assert done.stderr == "2 files are no records' names: no name, notes.txt\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_named_files_are_chosen_by_conditions_and_told_how_to_become_results(tmp_path, named_files):
+    done = runs(named_files, "--where", "n_layers>=4 and act=relu")
+    assert done.exit_code == 0 and "97.2" in done.stdout and "98.1" not in done.stdout
+    assert f"Next: basekamp import folder {named_files} --experiment models --metric accuracy" in done.stdout
+
+
+def test_folder_without_named_files_lists_nothing(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    assert "No record" in runs(tmp_path).stdout

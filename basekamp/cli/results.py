@@ -90,7 +90,10 @@ def runs(
         click.echo(f"\nNext: basekamp runs {shelves[0].experiment}{store_flag(store)}, or --every-row")
     else:
         _print(shown.leaderboard(chosen, width=_width()))
-        click.echo(f"\nNext: basekamp show {chosen[0].id}{store_flag(store)}")
+        best = chosen[0]
+        is_named_file = "/" not in best.key
+        adopt = f"import folder {place or store} --experiment {best.experiment} --metric {best.metric}"
+        click.echo(f"\nNext: basekamp {adopt if is_named_file else f'show {best.id}{store_flag(store)}'}")
 
 
 @click.command()
@@ -238,12 +241,15 @@ def report(place: str, store: str, page: Path | None, lang: str | None) -> None:
 
 
 def _shelves(place: str | None, store: str) -> "list[Shelf]":
-    """The experiments asked for; what is no record is told on standard error."""
+    """The experiments asked for, and a folder's own named files; what is no record is told on standard error."""
+    from basekamp.imports.named_files import read_named_files
     from basekamp.records.shelf import read_shelves
     from basekamp.storage import open_store
 
     where, experiment = store_and_experiment(place, store)
     shelves = read_shelves(open_store(where), experiment)
+    if experiment is None and "://" not in where and (named_files := read_named_files(Path(where))):
+        shelves.append(named_files)
     strangers = [key for shelf in shelves for key in shelf.strangers]
     if strangers:
         named = ", ".join(ascii(key)[1:-1] for key in strangers[:MOST_NAMED])

@@ -19,8 +19,21 @@ FROM = "from"
 
 MODEL, RECORD = ".pth", ".json"
 
-Found = tuple[str, str, str]
-"""The id, key and attempt of a record."""
+
+@dataclass(frozen=True)
+class Found:
+    """Records that were found, one place each: their ids, keys and attempts, in the order of the ids."""
+
+    ids: Sequence[str]
+    keys: Sequence[str]
+    attempts: Sequence[str]
+
+    def at(self, places: Sequence[int]) -> "Found":
+        """Those at some places, in their order."""
+        if len(places) == len(self.ids):
+            return self
+        return Found(*([column[i] for i in places] for column in (self.ids, self.keys, self.attempts)))
+
 
 _AT_ONCE = 512
 _PLAIN = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)-")
@@ -65,12 +78,12 @@ class Row:
 class Rows(Sequence[Row]):
     """Records in the order of their ids; each is read from its key when it is looked at, and then kept."""
 
-    def __init__(self, found: Sequence[Found], lineages: Sequence[int], champion: str = "") -> None:
+    def __init__(self, found: Found, lineages: Sequence[int], champion: str = "") -> None:
         self._found, self._lineages, self._champion = found, lineages, champion
-        self._read: list[Row | None] = [None] * len(found)
+        self._read: list[Row | None] = [None] * len(found.ids)
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._read)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -98,15 +111,15 @@ class Rows(Sequence[Row]):
 
     def with_ids(self, ids: Collection[str]) -> dict[str, Row]:
         """The rows of these ids; no other is read."""
-        return {one[0]: self._row(i) for i, one in enumerate(self._found) if one[0] in ids}
+        return {one: self._row(i) for i, one in enumerate(self._found.ids) if one in ids} if ids else {}
 
     def holding(self, text: str) -> Iterator[Row]:
         """The rows with the text in their key; no other is read."""
-        return (self._row(i) for i, one in enumerate(self._found) if text in one[1])
+        return (self._row(i) for i, key in enumerate(self._found.keys) if text in key)
 
     def of_attempt(self, attempt: str) -> Iterator[Row]:
         """The rows of one attempt; no other is read."""
-        return (self._row(i) for i, one in enumerate(self._found) if one[2] == attempt)
+        return (self._row(i) for i, one in enumerate(self._found.attempts) if one == attempt)
 
     def crowned(self, champion: Row | None) -> "Rows":
         """The same with the champion marked."""
@@ -115,9 +128,9 @@ class Rows(Sequence[Row]):
     def _row(self, index: int) -> Row:
         row = self._read[index]
         if row is None:
-            record_id, key, attempt = self._found[index]
-            is_champion = record_id == self._champion
-            row = _row(key, attempt, lineage=self._lineages[index], champion=is_champion)
+            found = self._found
+            is_champion = found.ids[index] == self._champion
+            row = _row(found.keys[index], found.attempts[index], lineage=self._lineages[index], champion=is_champion)
             self._read[index] = row
         return row
 
@@ -176,21 +189,21 @@ def _row(key: str, attempt: str, *, lineage: int = 1, champion: bool = False) ->
     file_name = key[key.rindex("/") + 1 :]
     name = parse_name(file_name)
     fields = name.fields
-    keys = list(fields)
-    at_n, at_loss, at_spread = keys.index("n"), keys.index("loss"), keys.index("spread")
-    if name.id is None or not at_n < at_loss < at_spread:
+    parts = _parts(tuple(fields))
+    if name.id is None or parts is None:
         raise InputError(f"{key} is no record's name: it needs n, loss and spread in this order, and an id.")
+    params, metrics = parts
     difference, low, verdict = fields.get("difference"), fields.get("low"), fields.get("verdict")
     return Row(
-        name=f"{stem(file_name)}{MODEL}",
-        key=f"{stem(key)}{MODEL}",
+        name=file_name[: -len(name.extension) - 1] + MODEL,
+        key=key[: -len(name.extension) - 1] + MODEL,
         experiment=key[: key.index("/")],
         role="baseline" if attempt == BASELINE else "attempt",
         attempt=attempt,
         id=name.id,
-        params={"model": name.model, **{one: fields[one] for one in keys[:at_n]}},
-        metric=keys[at_spread - 1],
-        metrics={one: float(fields[one]) for one in keys[at_n + 1 : at_spread]},
+        params={"model": name.model, **{one: fields[one] for one in params}},
+        metric=metrics[-1],
+        metrics={one: float(fields[one]) for one in metrics},
         n=int(str(fields["n"])),
         spread=float(fields["spread"]),
         difference=None if difference is None else float(difference),
@@ -200,6 +213,13 @@ def _row(key: str, attempt: str, *, lineage: int = 1, champion: bool = False) ->
         cut=name.cut,
         lineage=lineage,
     )
+
+
+@lru_cache(maxsize=1024)
+def _parts(keys: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Which keys of a record's name are hyperparameters, and which metrics; None for those of no record."""
+    at = [keys.index(one) if one in keys else -1 for one in ("n", "loss", "spread")]
+    return (keys[: at[0]], keys[at[0] + 1 : at[2]]) if -1 < at[0] < at[1] < at[2] else None
 
 
 def imported_row(key: str, file_name: str) -> Row:

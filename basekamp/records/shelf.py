@@ -15,12 +15,12 @@ openings of the test split are counted through all of them, for the data is the 
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import PurePosixPath
 
 from basekamp.document import fetch_document
 from basekamp.errors import InputError
 from basekamp.naming import Value, id_time, parse_name
+from basekamp.records.listing import read_listing, record_keys, sort_keys
 from basekamp.records.record import BASELINE, Record
 from basekamp.records.row import (
     FROM,
@@ -31,7 +31,6 @@ from basekamp.records.row import (
     Row,
     Rows,
     collector_paused,
-    find_id,
     imported_row,
     stem,
 )
@@ -175,11 +174,8 @@ class Shelf:
 
 def read_shelves(store: Store, experiment: str | None = None) -> list[Shelf]:
     """List the store once (or one experiment of it) and sort what the names tell."""
-    found: dict[str, list[str]] = {}
     with collector_paused():
-        for key in _records(store, experiment):
-            found.setdefault(key[: key.index("/")], []).append(key)
-        return [_shelf(name, keys) for name, keys in sorted(found.items())]
+        return [_shelf(name, *told) for name, told in sorted(read_listing(store, experiment).items())]
 
 
 def read_shelf(store: Store, experiment: str) -> Shelf:
@@ -193,9 +189,11 @@ def find_row(store: Store, name: str) -> Row:
     Only the experiments with a key that holds the last part of the name are read.
     """
     wanted = PurePosixPath(name).name.removesuffix(RECORD).removesuffix(MODEL)
-    keys = _records(store)
-    homes = sorted({key[: key.index("/")] for key in keys if wanted in key})
-    shelves = (_shelf(home, [key for key in keys if key.startswith(f"{home}/")]) for home in homes)
+    keys = record_keys(store)
+    homes = {key[: key.index("/")] for key in keys if wanted in key}
+    shelves = (
+        _shelf(home, *told) for home, told in sort_keys(key for key in keys if key[: key.index("/")] in homes).items()
+    )
     return find_in((row for shelf in shelves for row in _candidates(shelf, wanted)), name, store.url)
 
 
@@ -232,11 +230,6 @@ def id_in(key: str) -> str | None:
         return None
 
 
-def _records(store: Store, experiment: str | None = None) -> list[str]:
-    keys = store.keys(f"{experiment}/" if experiment else "", RECORD)
-    return [key for key in keys if key[0] != "." and key.count("/") > 1]
-
-
 def _candidates(shelf: Shelf, wanted: str) -> Iterator[Row]:
     """The rows that `find_in` could mean by it: those that have it in their keys."""
     for rows in (shelf.earlier, shelf.rows):
@@ -244,22 +237,17 @@ def _candidates(shelf: Shelf, wanted: str) -> Iterator[Row]:
     yield from shelf.imported
 
 
-def _shelf(experiment: str, keys: list[str]) -> Shelf:
-    found: list[Found] = []
+def _shelf(experiment: str, found: Found, others: Sequence[str]) -> Shelf:
     promotions: list[Promotion] = []
     rebases: list[Rebase] = []
     openings: list[str] = []
     strangers: list[str] = []
     imported: dict[str, list[Row]] = {}
     complete: set[str] = set()
-    for key in keys:
+    for key in others:
         _, *folders, name = key.split("/")
         try:
             match folders:
-                case ["attempts", attempt]:
-                    found.append((find_id(name), key, attempt))
-                case ["baseline"]:
-                    found.append((find_id(name), key, BASELINE))
                 case ["openings"]:
                     openings.append(str(parse_name(name).fields["of"]))
                 case ["promotions"]:
@@ -276,11 +264,12 @@ def _shelf(experiment: str, keys: list[str]) -> Shelf:
                     strangers.append(key)
         except (InputError, KeyError, ValueError):
             strangers.append(key)
-    found.sort(key=itemgetter(0))
-    lineages = _lineages([one[0] for one in found], sorted(rebases, key=lambda rebase: rebase.id))
+    lineages = _lineages(found.ids, sorted(rebases, key=lambda rebase: rebase.id))
     present = max(lineages, default=1)
-    split = [[i for i, lineage in enumerate(lineages) if (lineage == present) is here] for here in (True, False)]
-    rows, earlier = (Rows([found[i] for i in chosen], [lineages[i] for i in chosen]) for chosen in split)
+    split: list[Sequence[int]] = [range(len(lineages)), []]
+    if present > 1:
+        split = [[i for i, lineage in enumerate(lineages) if (lineage == present) is here] for here in (True, False)]
+    rows, earlier = (Rows(found.at(chosen), [lineages[i] for i in chosen]) for chosen in split)
     promotions.sort(key=lambda promotion: promotion.id)
     old = {row.id: row for batch in sorted(complete) for row in imported.get(batch, [])}  # two imports may have raced
     shelf = Shelf(

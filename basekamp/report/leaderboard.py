@@ -16,7 +16,7 @@ from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
 from basekamp.naming import Value, id_time
 from basekamp.records import leaderboard as records
-from basekamp.records.shelf import IMPORTED, Row, Shelf
+from basekamp.records.shelf import Row, Shelf
 from basekamp.report.markdown import markdown_table
 from basekamp.report.numbers import change, number, printable, setting
 
@@ -127,12 +127,18 @@ def rows_as_json(rows: Sequence[Row], *, only_changed: bool = False) -> list[dic
         "key",
         "lineage",
     )
-    told = [{key: getattr(row, key) for key in keys} for row in rows]
-    told = [row | {"spread": None} if row["role"] == IMPORTED else row for row in told]
+    told = [_without_nan({key: getattr(row, key) for key in keys}) for row in rows]
     if only_changed:
         params = changing_params(rows)
         told = [one | {"params": {key: one["params"][key] for key in params if key in one["params"]}} for one in told]
     return told
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null is what is not known."""
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def groups_as_json(groups: Sequence[records.Group]) -> list[dict[str, Any]]:

@@ -41,6 +41,10 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
+Folders = dict[str, tuple[int, int]]
+"""Folders of a store, by what keys in them begin with: when a name last came or went there (ns), and the inode."""
+
+
 class FolderStore:
     """A store below the folder `root`, which appears at the first write."""
 
@@ -80,6 +84,19 @@ class FolderStore:
         """The keys alone that start and end so, sorted: no file is looked at, only the names in their folders."""
         folder, slash, _ = check_prefix(prefix).rpartition("/")
         return sorted(self._names(folder + slash, prefix, suffix))
+
+    def keys_and_folders(self, prefix: str, suffix: str) -> tuple[list[str], Folders]:
+        """What `keys` gives, and the state that each folder was in before it was read."""
+        folder, slash, _ = check_prefix(prefix).rpartition("/")
+        folders: Folders = {}
+        return sorted(self._names(folder + slash, prefix, suffix, folders)), folders
+
+    def is_unchanged(self, folders: Folders) -> bool:
+        """Whether each folder is in that state still: no name came or went."""
+        try:
+            return all(self._state(folder) == tuple(state) for folder, state in folders.items())
+        except OSError:
+            return False
 
     def delete(self, key: str) -> None:
         """Remove `key`; nothing there is fine."""
@@ -205,9 +222,16 @@ class FolderStore:
                 if stat.S_ISREG(status.st_mode):
                     yield Entry(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
-    def _names(self, folder: str, prefix: str, suffix: str) -> Iterator[str]:
+    def _state(self, folder: str) -> tuple[int, int]:
+        status = os.stat(self._root / folder)
+        return status.st_mtime_ns, status.st_ino
+
+    def _names(self, folder: str, prefix: str, suffix: str, folders: Folders | None = None) -> Iterator[str]:
         """What `_scan` finds, in any order."""
         below = []
+        if folders is not None:
+            with suppress(OSError):
+                folders[folder] = self._state(folder)
         for child in self._children(folder):
             name = child.name
             key = folder + name
@@ -220,7 +244,7 @@ class FolderStore:
                 if (plain and "\\" not in name) or is_key(key):
                     yield key
         for key in below:
-            yield from self._names(key, prefix, suffix)
+            yield from self._names(key, prefix, suffix, folders)
 
     def _children(self, folder: str) -> "list[os.DirEntry[str]]":
         """What lies in a folder; nothing when it is gone, or is a file, below which no key lies."""
