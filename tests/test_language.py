@@ -1,6 +1,7 @@
 """Every text of the pages has its Korean, and nothing else is in the catalogue."""
 
 import ast
+import html
 import re
 from pathlib import Path
 from string import Formatter
@@ -12,14 +13,16 @@ from jinja2.ext import extract_from_ast
 from basekamp.data.dataset import SPLITS
 from basekamp.diagnosis.rules import RULES
 from basekamp.errors import InputError
+from basekamp.evaluation.goals import METRICS
 from basekamp.language import catalogue, current_language, gettext, ngettext, speaking
 from basekamp.records.record import Role
 from basekamp.records.side_by_side import provenance
 from basekamp.records.verdict import Verdict
+from basekamp.report.attempt import attempt_html
 from basekamp.report.page import _environment
 from basekamp.report.sweep import METHODS
 from basekamp.training.results import Replicate, Seconds
-from tests.made_records import make_record
+from tests.made_records import ATTACK, BASE, BETTER, EMPTY, make_record
 
 SOURCES = Path(__file__).parents[1] / "basekamp"
 KOREAN = re.compile("[가-힣]")
@@ -58,6 +61,7 @@ def words() -> set[str]:
         *(name.replace("-", " ") for name in RULES),
         *get_args(Replicate.model_fields["ended"].annotation),
         *METHODS.values(),
+        *(name.replace("_", " ") for name in METRICS),
         *(set(Seconds.model_fields) - {"total"}),
         *(key for key in provenance(record) if key not in record.training.versions),
     }
@@ -81,6 +85,14 @@ def test_catalogue_holds_nothing_else():
     kinds = {"integer", "number", "text", "bool", "date", "date and time"}
     others = {"classification", "regression", "checkpoints", "other"}
     assert set(catalogue("ko")) == texts_of_templates() | texts_of_modules() | words() | kinds | others
+
+
+def test_korean_page_leaves_nothing_english_but_what_the_user_wrote():
+    with speaking("ko"):
+        page = attempt_html(BETTER, BASE, EMPTY)
+    texts = {" ".join(html.unescape(text).split()) for text in re.findall(r">([^<>]+)<", page)}
+    assert '<html lang="ko">' in page and any("정확도" in text for text in texts)
+    assert {text for text in texts if re.search(r"[A-Za-z]{3,} [a-z]{2,}", text)} == {" ".join(ATTACK.split())}
 
 
 def test_language_is_that_asked_for_then_that_of_the_environment_then_english(monkeypatch):

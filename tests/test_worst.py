@@ -97,9 +97,9 @@ def test_images_are_small_pngs_of_the_right_examples(tmp_path: Path) -> None:
     told = find_worst(data, predictions(data, np.full(data.schema.rows["validation"], 0.5)))
     for one in told.examples:
         with Image.open(io.BytesIO(base64.b64decode(one.image))) as image:
-            assert max(image.size) <= 48
+            assert max(image.size) <= 40
             assert (np.asarray(image)[..., 0] > 128).all() == (one.right == "1")
-    assert len(told.model_dump_json()) < 200_000
+    assert len(told.model_dump_json()) < 100_000
 
 
 def test_environment_keeps_examples_out(table: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def png_base64(pixels: NDArray[np.uint8]) -> str:
-    """uint8 [h, w] or [h, w, 3] as a PNG."""
+def png_base64(pixels: NDArray[np.uint8], *, most_side: int | None = None) -> str:
+    """uint8 [h, w] or [h, w, 3] as a PNG; with `most_side` shrunk by means of blocks until no side is longer."""
     from PIL import Image
 
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
+    image, file = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
+    factor = -(-max(image.size) // most_side) if most_side else 1
+    image.reduce(factor).save(file, "PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
 
 

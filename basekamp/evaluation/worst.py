@@ -18,7 +18,7 @@ from basekamp.evaluation.evaluate import Predictions
 
 WORST_FILE = "worst.json"
 VARIABLE = "BASEKAMP_EXAMPLES"
-MOST_EXAMPLES, MOST_VALUES, LONGEST_TEXT, LARGEST_SIDE = 12, 24, 40, 48
+MOST_EXAMPLES, MOST_VALUES, LONGEST_TEXT, LARGEST_SIDE = 12, 24, 40, 40
 SMALLEST_CHANCE = 1e-7
 
 
@@ -98,8 +98,7 @@ def _told(schema: Schema, output: NDArray[np.float64], target: float) -> dict[st
 
 def _shown(schema: Schema, x: NDArray[np.float32]) -> dict[str, Any]:
     if schema.kind == "image":
-        step = -(-max(x.shape[1:]) // LARGEST_SIDE)
-        return {"image": png_base64(stretched(as_pixels(x[:, ::step, ::step])))}
+        return {"image": png_base64(stretched(as_pixels(x)), most_side=LARGEST_SIDE)}
     values = list(decode_row(x, schema.features).items())[:MOST_VALUES]
     return {"values": {_cut(name): _cut(value) for name, value in values}}
 

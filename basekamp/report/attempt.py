@@ -12,7 +12,7 @@ from basekamp.report import charts
 from basekamp.report.diagnosis import diagnosis_markdown, findings_of, named_rows
 from basekamp.report.ladder import ladder_steps
 from basekamp.report.markdown import markdown_table, plain
-from basekamp.report.numbers import between, change, confidence, number, setting, signed
+from basekamp.report.numbers import between, change, confidence, metric_name, number, setting, signed
 from basekamp.report.page import render
 from basekamp.report.performance import performance_rows
 from basekamp.report.sentence import verdict_sentence
@@ -249,7 +249,7 @@ def _baseline_sentence(record: Record) -> str:
     told = record.evaluation
     return gettext(
         "{metric} is {mean} ± {spread} over {n} seeds; always giving the same answer reaches {floor}.",
-        metric=record.metric,
+        metric=metric_name(record.metric),
         mean=number(record.mean),
         spread=change(told.spread[record.metric]),
         n=len(told.replicates),
@@ -262,7 +262,7 @@ def _comparison_line(metric: str, comparison: Comparison) -> str:
     return gettext(
         "{metric}: {baseline} → {mean}, difference {difference}, 95 % interval {interval}; judged at {level} after {n} "
         "earlier, hoped for a gain of {expect}.",
-        metric=plain(metric),
+        metric=plain(metric_name(metric)),
         baseline=number(comparison.baseline_mean),
         mean=number(comparison.attempt_mean),
         difference=signed(value),
@@ -281,7 +281,7 @@ def _gate_line(record: Record, baseline: Record | None) -> str:
         "Gate **{passed}**: test {metric} {mean}, baseline {baseline}, difference {difference}, 95 % interval "
         "{interval}; opening {n} of the test split in this experiment.",
         passed=gettext("passed") if opening.passed else gettext("not passed"),
-        metric=plain(record.metric),
+        metric=plain(metric_name(record.metric)),
         mean=number(opening.metrics[record.metric]),
         baseline=number(opening.baseline_mean),
         difference=signed(opening.difference),

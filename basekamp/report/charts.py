@@ -18,7 +18,7 @@ from basekamp.language import gettext
 from basekamp.records.record import Record
 from basekamp.records.shelf import Row
 from basekamp.records.verdict import Comparison
-from basekamp.report.numbers import confidence
+from basekamp.report.numbers import confidence, metric_name
 from basekamp.training.results import Replicate, Training
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def interval_chart(comparison: Comparison) -> str:
             )
         axes.set_yticks([1, 0], ["95 %", confidence(comparison.level)])
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(gettext("difference in {metric}", metric=_words(difference.metric)))
+        axes.set_xlabel(gettext("difference in {metric}", metric=metric_name(difference.metric)))
         _note(
             axes,
             f"{gettext('better')} →" if maximize else f"← {gettext('better')}",
@@ -115,7 +115,7 @@ def interval_chart(comparison: Comparison) -> str:
     low, high = comparison.interval
     label = gettext(
         "Difference in {metric} {value}, 95 % interval {low} to {high}; hoped for {hoped}; {verdict}.",
-        metric=difference.metric,
+        metric=metric_name(difference.metric),
         value=f"{difference.value:.3g}",
         low=f"{low:.3g}",
         high=f"{high:.3g}",
@@ -154,13 +154,13 @@ def experiment_chart(
         axes.margins(y=0.2)
         axes.grid(axis="x", visible=False)
         axes.set_xlabel(gettext("record number, oldest first"))
-        axes.set_ylabel(_words(metric))
+        axes.set_ylabel(metric_name(metric))
         _whole_ticks(axes, 12)
         _few_ticks(axes, y=6)
 
     return _chart(
         "experiment",
-        gettext("{metric} of the {n} records of this experiment in order.", metric=metric, n=len(rows)),
+        gettext("{metric} of the {n} records of this experiment in order.", metric=metric_name(metric), n=len(rows)),
         size,
         draw,
     )
@@ -180,12 +180,12 @@ def seeds_chart(record: Record) -> str:
         if min(values) == max(values):
             axes.set_xlim(mean - 0.05 * (abs(mean) or 1), mean + 0.05 * (abs(mean) or 1))
         axes.margins(x=0.2)
-        axes.set_xlabel(gettext("{metric} on validation, one dot for each seed", metric=_words(record.metric)))
+        axes.set_xlabel(gettext("{metric} on validation, one dot for each seed", metric=metric_name(record.metric)))
         _few_ticks(axes, x=6)
 
     label = gettext(
         "{metric} of {n} seeds, mean {mean}, standard deviation {spread}.",
-        metric=record.metric,
+        metric=metric_name(record.metric),
         n=len(values),
         mean=f"{mean:.4g}",
         spread=f"{spread:.3g}",
@@ -231,9 +231,15 @@ def _curves(kind: Curve, sides: Sequence[tuple[Training, str]], whose: str) -> s
         axes.set_xlabel(gettext("epoch"))
         _whole_ticks(axes, 6)
 
-    name = _words(kind if kind != "validation_metric" else f"validation {sides[0][0].metric}")
-    label = gettext("{name} per epoch, one line for each seed{whose}.", name=name.capitalize(), whose=whose)
+    name = _curve_name(kind, sides[0][0].metric)
+    label = gettext("{name} per epoch, one line for each seed{whose}.", name=name, whose=whose)
     return _chart(kind, label, (330, 220), draw)
+
+
+def _curve_name(kind: Curve, metric: str) -> str:
+    if kind == "validation_metric":
+        return gettext("Validation {metric}", metric=metric_name(metric))
+    return gettext("Training loss") if kind == "train_loss" else gettext("Validation loss")
 
 
 def roc_chart(roc: Roc, baseline: Roc | None, *, is_baseline: bool) -> str:
@@ -371,7 +377,3 @@ def _whole_ticks(axes: "Axes", most: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

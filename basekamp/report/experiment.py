@@ -15,7 +15,7 @@ from basekamp.report import charts
 from basekamp.report.attempt import MANY_CLASSES, shaded_confusion
 from basekamp.report.ladder import ladder_steps
 from basekamp.report.leaderboard import changing_params
-from basekamp.report.numbers import number
+from basekamp.report.numbers import metric_name, number
 from basekamp.report.page import render
 from basekamp.report.parallel import Axis, Line, Route, Scale, parallel
 from basekamp.sweeps.space import Result, explained_variance
@@ -58,7 +58,7 @@ def experiment_html(story: Story) -> str:
             for title, kind in (
                 (gettext("Training loss"), "train_loss"),
                 (gettext("Validation loss"), "validation_loss"),
-                (gettext("Validation {metric}", metric=champion.metric.replace("_", " ")), "validation_metric"),
+                (gettext("Validation {metric}", metric=metric_name(champion.metric)), "validation_metric"),
             )
             if (svg := charts.curves_chart(kind, [record.training for record in story.curves]))  # type: ignore[arg-type]
         ],

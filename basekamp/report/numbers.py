@@ -46,6 +46,11 @@ def direction(metric: str, difference: float | None) -> str:
     return "good-text" if (difference > 0) == (METRICS.get(metric, "maximize") == "maximize") else "bad-text"
 
 
+def metric_name(metric: str) -> str:
+    """A metric as a person calls it, in the current language."""
+    return gettext(metric.replace("_", " "))
+
+
 def setting(value: Value | None) -> str:
     """Write a hyperparameter as the experiment file does."""
     if value is None:

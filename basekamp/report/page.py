@@ -4,7 +4,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from basekamp.language import current_language, gettext
-from basekamp.report.numbers import between, change, confidence, direction, number, setting, signed
+from basekamp.report.numbers import between, change, confidence, direction, metric_name, number, setting, signed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,6 +28,7 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.globals |= {
+        "metric_name": metric_name,
         "number": number,
         "change": change,
         "signed": signed,

@@ -2,7 +2,7 @@
 
 from basekamp.language import gettext
 from basekamp.records.verdict import Difference, Verdict
-from basekamp.report.numbers import change, confidence
+from basekamp.report.numbers import change, confidence, metric_name
 
 
 def verdict_sentence(
@@ -28,7 +28,7 @@ def verdict_sentence(
 def _measured(difference: Difference, level: float) -> str:
     gain = difference.gain
     told = {
-        "metric": difference.metric,
+        "metric": metric_name(difference.metric),
         "size": change(abs(gain)),
         "half": change(difference.half_width(level)),
         "level": confidence(level),
