@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from minio import Minio
 
 from basekamp.errors import ChecksumError, InputError, KeyExistsError, KeyMissingError, StoreError
-from basekamp.storage import Entry, Store, open_store, s3
+from basekamp.storage import Entry, Store, open_store, s3, s3_transfer
 from basekamp.storage.pool import PATIENT, Patience
 from basekamp.storage.protocol import is_key
 from basekamp.storage.s3 import S3Store
@@ -588,7 +588,7 @@ def test_a_prefix_keeps_two_stores_in_one_bucket_apart(bucket: str) -> None:
 
 @pytest.fixture
 def files_of_several_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    monkeypatch.setattr(s3, "PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(s3_transfer, "PART_BYTES", 5 * MIB)
     files = [tmp_path / "one", tmp_path / "two"]
     for file in files:
         file.write_bytes(os.urandom(6 * MIB))

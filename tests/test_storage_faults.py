@@ -18,7 +18,8 @@ from minio import Minio
 from basekamp.errors import BasekampError, ChecksumError, KeyExistsError, StoreError
 from basekamp.storage import open_store
 from basekamp.storage.pool import Backoff, Patience
-from basekamp.storage.s3 import PART_BYTES, PIECE_BYTES, S3Store
+from basekamp.storage.s3 import S3Store
+from basekamp.storage.s3_transfer import PART_BYTES, PIECE_BYTES
 from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
 
 HURRIED = Patience(connect_seconds=2, read_seconds=0.5, deadline_seconds=90)

@@ -70,9 +70,9 @@ class FolderStore:
             self._require_announced(key, copy_stream(stream, content))
         return content.getvalue()
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(self, key: str, path: Path, *, durable: bool = True) -> None:
         """Stream `key` to the file `path`, which appears whole and verified or not at all."""
-        with self._open(key) as stream, whole_file(path) as target:
+        with self._open(key) as stream, whole_file(path, durable=durable) as target:
             self._require_announced(key, copy_stream(stream, target))
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:

@@ -18,6 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 THREADS = 4
+CRC32 = "x-amz-checksum-crc32"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _SPOILED = (b"<Code>BadDigest<", b"<Code>IncompleteBody<", b"<Code>RequestTimeout<")
@@ -57,8 +58,8 @@ class CreateOnlyPool(urllib3.PoolManager):
     """Repeats requests within `patience`; adds `If-None-Match: *` to those that make an object visible.
 
     `Minio.put_object` would send the header as user metadata. Here it is set after signing, which is allowed: a
-    signature must cover only the host and the x-amz headers. So is the MD5 of what is sent: minio adds it over TLS
-    only, and not every service compares the body with the SHA-256 that is signed.
+    signature must cover only the host and the x-amz headers. So is the MD5 of what is sent without a CRC-32: minio
+    adds it over TLS only, and not every service compares the body with the SHA-256 that is signed.
     """
 
     def __init__(self, patience: Patience, **options: Any) -> None:
@@ -89,7 +90,7 @@ def _conditions(method: str, url: str, options: Mapping[str, Any]) -> dict[str, 
     added = {}
     if (method == "PUT" and not has_upload) or (method == "POST" and has_upload):
         added["If-None-Match"] = "*"
-    if method == "PUT" and "Content-MD5" not in options["headers"]:
+    if method == "PUT" and not any(each in options["headers"] for each in (CRC32, "Content-MD5")):
         digest = hashlib.md5(options.get("body") or b"", usedforsecurity=False).digest()
         added["Content-MD5"] = base64.b64encode(digest).decode()
     return added

@@ -48,8 +48,12 @@ class Store(Protocol):
             ChecksumError: the bytes are damaged, or were not written through a store.
         """
 
-    def fetch(self, key: str, path: Path) -> None:
-        """Stream `key` to the file `path`, which appears whole and verified or not at all."""
+    def fetch(self, key: str, path: Path, *, durable: bool = True) -> None:
+        """Stream `key` to the file `path`, which appears whole and verified or not at all.
+
+        With `durable=False` this holds until a power cut: nothing waits for the disk. It is for a copy that a
+        restart would fetch again.
+        """
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """List keys that start with the string `prefix`, sorted by code point; nothing there is no error."""
@@ -159,8 +163,10 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` at the end of a block without an error, never in part.
+
+    With `durable` also after a power cut; that takes as long as the disk does.
 
     Raises:
         StoreError: the file system refuses; the message names the path.
@@ -170,9 +176,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with hidden.open("xb") as stream:
             yield stream
-            flush_to_disk(stream)
+            if durable:
+                flush_to_disk(stream)
         os.replace(hidden, path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise StoreError(
             f"{path} cannot be written ({error.strerror or error}): "

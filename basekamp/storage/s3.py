@@ -4,7 +4,8 @@
 
 The SHA-256 lies in the object's metadata (x-amz-meta-sha256). A put first asks whether the key is there, then
 writes with `If-None-Match: *`, so of two writers one wins. Files over 8 MiB go up in parts, four at a time, and
-carry the condition on the request that completes them. What is over 8 MiB comes down in pieces, four at a time.
+carry the condition on the request that completes them; what is over 16 MiB comes down in pieces, four at a time
+(`basekamp.storage.s3_transfer`).
 What fails for a moment is tried again for a minute (`basekamp.storage.pool`); so is a read whose SHA-256 is wrong,
 until the same wrong bytes have come three times: then they lie there. A create whose answer was lost finds its own
 bytes there and is fine. A service that ignores the condition, as old MinIO
@@ -16,40 +17,33 @@ import copy
 import io
 import re
 import uuid
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from xml.etree.ElementTree import ParseError
 
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from basekamp.errors import ChecksumError, InputError, KeyExistsError, KeyMissingError, StoreError
-from basekamp.storage.pool import PATIENT, QUICK, THREADS, Backoff, Patience
+from basekamp.storage.pool import PATIENT, QUICK, Backoff, Patience
 from basekamp.storage.protocol import (
-    BLOCK_BYTES,
     BoundedBuffer,
     Entry,
     check_key,
     check_prefix,
-    copy_blocks,
     copy_stream,
     is_key,
     opened,
     whole_file,
 )
 from basekamp.storage.s3_access import AWS_KEYS, MINIO_KEYS, connect, describe, read_access, split_url
+from basekamp.storage.s3_transfer import BROKEN, Transfer
 
-PART_BYTES = 8 << 20  # goes up at once; memory is at most THREADS + 1 of them
-PIECE_BYTES = 8 << 20  # comes down at once; memory is at most THREADS + 1 of them
-_MOST_PARTS = 10_000  # the limit of S3
 _CREATE_TRIES = 4
 _SAME_DAMAGE = 3  # a flipped bit in the network hits elsewhere the next time
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload"}
-_BROKEN = (ProtocolError, ReadTimeoutError)
 _REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 _FAILURES = (MinioException, HTTPError, ParseError, ValueError)
@@ -68,6 +62,7 @@ class S3Store:
     def _use(self, patience: Patience) -> None:
         self._patience = patience
         self._client = connect(self._access, patience)
+        self._transfer = Transfer(self._client, self._bucket, patience.deadline_seconds)
 
     def put(self, key: str, source: bytes | Path) -> None:
         """Create `key`; the same bytes already there are fine, other bytes are a `KeyExistsError`.
@@ -89,9 +84,9 @@ class S3Store:
             self._read(key, content)
         return content.getvalue()
 
-    def fetch(self, key: str, path: Path) -> None:
+    def fetch(self, key: str, path: Path, *, durable: bool = True) -> None:
         """Stream `key` to the file `path`, which appears whole and verified or not at all."""
-        with self._explained("read", check_key(key)), whole_file(path) as target:
+        with self._explained("read", check_key(key)), whole_file(path, durable=durable) as target:
             self._read(key, target)
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
@@ -132,18 +127,8 @@ class S3Store:
 
     def _create(self, key: str, stream: BinaryIO, digest: str) -> bool:
         """Write the bytes; False when the service says that someone was faster, which may be a try of our own."""
-        size = stream.seek(0, io.SEEK_END)
-        stream.seek(0)
         try:
-            self._client.put_object(
-                self._bucket,
-                self._prefix + key,
-                stream,
-                size,
-                metadata={"sha256": digest},
-                part_size=max(PART_BYTES, -(-size // _MOST_PARTS)),
-                num_parallel_uploads=THREADS,
-            )
+            self._transfer.upload(self._prefix + key, stream, digest)
         except S3Error as error:
             if error.code not in _TAKEN:
                 raise
@@ -171,8 +156,8 @@ class S3Store:
             target.seek(0)
             target.truncate()
             try:
-                promised, held = self._read_once(self._prefix + key, target)
-            except _BROKEN:
+                promised, held = self._transfer.download(self._prefix + key, target)
+            except BROKEN:
                 if not backoff.wait():
                     raise
                 continue
@@ -181,49 +166,6 @@ class S3Store:
             seen.append(held)
             if promised is None or seen.count(held) == _SAME_DAMAGE or not backoff.wait():
                 raise self._unverified(key, promised)
-
-    def _read_once(self, name: str, target: BinaryIO) -> tuple[str | None, str]:
-        """Write an object to `target`; give the SHA-256 that its metadata promise, and that of what came."""
-        response = self._client.get_object(self._bucket, name)
-        try:
-            promised = response.headers.get("x-amz-meta-sha256")
-            size = int(response.headers.get("Content-Length", 0))
-            if size <= PIECE_BYTES:
-                return promised, copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
-        finally:
-            response.close()
-            response.release_conn()
-        return promised, copy_blocks(self._pieces(name, size), target)
-
-    def _pieces(self, name: str, size: int) -> Iterator[bytes]:
-        """Read an object in pieces, in order, while the next ones are on their way."""
-        waiting: deque[Future[bytes]] = deque()
-        with ThreadPoolExecutor(THREADS) as threads:
-            try:
-                for start in range(0, size, PIECE_BYTES):
-                    waiting.append(threads.submit(self._piece, name, start, min(PIECE_BYTES, size - start)))
-                    if len(waiting) == THREADS:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for each in waiting:
-                    each.cancel()
-
-    def _piece(self, name: str, start: int, length: int) -> bytes:
-        backoff = Backoff(self._patience.deadline_seconds)
-        while True:
-            try:
-                response = self._client.get_object(self._bucket, name, offset=start, length=length)
-                try:
-                    content: bytes = response.read()
-                    return content
-                finally:
-                    response.close()
-                    response.release_conn()
-            except _BROKEN:
-                if not backoff.wait():
-                    raise
 
     def _unverified(self, key: str, promised: str | None) -> ChecksumError:
         what = (

@@ -1,0 +1,148 @@
+"""How an object goes to an S3 service and comes from it: what is large in parts, four at a time.
+
+The service compares each part with a checksum before it keeps it: a CRC-32 if it says that it knows them, as Amazon,
+MinIO and SeaweedFS do, else an MD5, which takes seven times as long. Hashes and sockets work without Python's lock.
+"""
+
+import base64
+import io
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
+from typing import Any, BinaryIO, TypeVar
+from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
+
+from minio import Minio
+from minio.error import MinioException, S3Error
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+
+from basekamp.storage.pool import CRC32, THREADS, Backoff
+from basekamp.storage.protocol import BLOCK_BYTES, copy_blocks
+
+PART_BYTES = 8 << 20  # goes up at once; memory is at most THREADS + 1 of them
+PIECE_BYTES = 16 << 20  # comes down at once; memory is at most THREADS + 1 of them
+BROKEN = (ProtocolError, ReadTimeoutError)
+_MOST_PARTS = 10_000  # the limit of S3
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Uploads to a bucket and downloads from it; a piece that breaks off is read again for `deadline_seconds`."""
+
+    client: Minio
+    bucket: str
+    deadline_seconds: float
+
+    def upload(self, name: str, stream: BinaryIO, digest: str) -> None:
+        """Create an object of all that `stream` holds, with its SHA-256 `digest` in the metadata."""
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        headers = {"Content-Type": "application/octet-stream", "x-amz-meta-sha256": digest}
+        part_bytes = max(PART_BYTES, -(-size // _MOST_PARTS))
+        if size <= part_bytes:
+            self._ask("PUT", name, body=stream.read(), headers=headers)
+            return
+        answer = self._ask("POST", name, {"uploads": ""}, headers=headers | {"x-amz-checksum-algorithm": "CRC32"})
+        upload = {"uploadId": fromstring(answer.data).findtext("{*}UploadId") or ""}
+        send = partial(self._part, name, upload, answer.headers.get("x-amz-checksum-algorithm") == "CRC32")
+        try:
+            with closing(ahead(partial(send, *part) for part in _numbered(stream, part_bytes))) as sent:
+                self._complete(name, upload, sent)
+        except Exception:
+            with suppress(MinioException, HTTPError):  # the first error is the one to tell
+                self._ask("DELETE", name, upload)
+            raise
+
+    def _part(self, name: str, upload: dict[str, str], knows_crc32: bool, number: int, content: bytes) -> Element:
+        """Send a part; give what completes it."""
+        checksum = base64.b64encode(zlib.crc32(content).to_bytes(4)).decode()
+        headers = {CRC32: checksum} if knows_crc32 else {}
+        answer = self._ask("PUT", name, {"partNumber": str(number), **upload}, body=content, headers=headers)
+        told = {"PartNumber": str(number), "ETag": answer.headers["ETag"]}
+        part = Element("Part")
+        for tag, text in (told | ({"ChecksumCRC32": checksum} if knows_crc32 else {})).items():
+            SubElement(part, tag).text = text
+        return part
+
+    def _complete(self, name: str, upload: dict[str, str], parts: Iterable[Element]) -> None:
+        whole = Element("CompleteMultipartUpload", xmlns="http://s3.amazonaws.com/doc/2006-03-01/")
+        whole.extend(parts)
+        answer = self._ask("POST", name, upload, body=tostring(whole), headers={"Content-Type": "application/xml"})
+        if fromstring(answer.data).tag == "Error":  # S3 may have said 200 before it was done
+            raise S3Error.fromxml(answer)
+
+    def _ask(self, method: str, name: str, query: dict[str, str] | None = None, **sent: Any) -> BaseHTTPResponse:
+        # Minio.put_object cannot send the checksums of parts; this is what it is made of.
+        answer: BaseHTTPResponse = self.client._execute(method, self.bucket, name, query_params=query, **sent)
+        return answer
+
+    def download(self, name: str, target: BinaryIO) -> tuple[str | None, str]:
+        """Write an object to `target`; give the SHA-256 that its metadata promise, and that of what came."""
+        response = self._first_piece(name)
+        try:
+            promised = response.headers.get("x-amz-meta-sha256")
+            size = int(response.headers.get("Content-Range", "/0").rpartition("/")[2])
+            if size <= PIECE_BYTES:  # or no piece came, but all there is
+                return promised, copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
+            others = (partial(self._piece, name, start) for start in range(PIECE_BYTES, size, PIECE_BYTES))
+            with closing(ahead(chain([partial(_all_of, response)], others))) as pieces:
+                return promised, copy_blocks(pieces, target)
+        finally:
+            response.close()
+            response.release_conn()
+
+    def _first_piece(self, name: str) -> BaseHTTPResponse:
+        try:
+            return self._open(name, offset=0, length=PIECE_BYTES)
+        except S3Error as error:
+            if error.code != "InvalidRange":
+                raise
+            return self._open(name)  # an empty object has no first byte
+
+    def _piece(self, name: str, start: int) -> bytes:
+        backoff = Backoff(self.deadline_seconds)
+        while True:
+            try:
+                return _all_of(self._open(name, offset=start, length=PIECE_BYTES))
+            except BROKEN:
+                if not backoff.wait():
+                    raise
+
+    def _open(self, name: str, **span: int) -> BaseHTTPResponse:
+        response: BaseHTTPResponse = self.client.get_object(self.bucket, name, **span)
+        return response
+
+
+def _numbered(stream: BinaryIO, part_bytes: int) -> Iterator[tuple[int, bytes]]:
+    return zip(count(1), iter(partial(stream.read, part_bytes), b""))
+
+
+def _all_of(response: BaseHTTPResponse) -> bytes:
+    try:
+        return response.read(decode_content=False)
+    finally:
+        response.close()
+        response.release_conn()
+
+
+def ahead(calls: Iterable[Callable[[], _T]]) -> Generator[_T, None, None]:
+    """Give what each call gives, in order, while the next ones run in THREADS threads."""
+    waiting: deque[Future[_T]] = deque()
+    with ThreadPoolExecutor(THREADS) as threads:
+        try:
+            for call in calls:
+                waiting.append(threads.submit(call))
+                if len(waiting) == THREADS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for each in waiting:
+                each.cancel()
