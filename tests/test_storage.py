@@ -20,13 +20,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from minio import Minio
+from minio.error import S3Error
 
 from basekamp.errors import ChecksumError, InputError, KeyExistsError, KeyMissingError, StoreError
 from basekamp.storage import Entry, Store, open_store, s3, s3_transfer
 from basekamp.storage.pool import PATIENT, Patience
 from basekamp.storage.protocol import is_key
 from basekamp.storage.s3 import S3Store
-from basekamp.storage.s3_access import read_access
+from basekamp.storage.s3_access import connect, read_access
+from basekamp.storage.s3_transfer import PART_BYTES, Transfer
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -240,6 +242,18 @@ def test_fetch_replaces_a_file_only_when_all_is_well(store: Store, tmp_path: Pat
         store.fetch("a", tmp_path / "copy")
         assert reader.read() == b"old"  # whoever was reading goes on with the whole old file
     assert (tmp_path / "copy").read_bytes() == b"new"
+
+
+def test_fetch_waits_for_the_disk_unless_told_not_to(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store.put("a", b"x")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    store.fetch("a", tmp_path / "one", durable=False)
+    assert synced == []
+    store.fetch("a", tmp_path / "two")
+    assert len(synced) == 2  # the file and the folder that names it
 
 
 def test_fetch_to_an_unwritable_path_is_refused(store: Store, tmp_path: Path) -> None:
@@ -609,6 +623,38 @@ def test_a_file_of_several_parts_round_trips(
         store.put("big", two)
 
 
+@pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, 2 * MIB, 7 * MIB + 5])
+def test_an_object_of_several_pieces_is_read_whole(
+    s3_env: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int
+) -> None:
+    monkeypatch.setattr(s3_transfer, "PIECE_BYTES", MIB)
+    content = os.urandom(size)
+    store = open_store(s3_env)
+    store.put("a", content)
+    store.fetch("a", tmp_path / "copy")
+    assert store.get("a") == (tmp_path / "copy").read_bytes() == content
+    with pytest.raises(InputError, match="holds more than"):
+        store.get("a", most_bytes=size - 1)
+
+
+def test_a_failure_that_comes_with_status_200_is_one(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b"<Error><UploadId>1</UploadId><Code>InternalError</Code><Message>late</Message></Error>"
+    with web_server(200, body) as (endpoint, asked):
+        monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
+        client = connect(read_access("s3"), SHORT)
+        with pytest.raises(S3Error, match="InternalError"):
+            Transfer(client, "bucket", 0).upload("a", io.BytesIO(bytes(PART_BYTES + 1)), "digest")
+    assert asked == ["POST", "PUT", "PUT", "POST", "DELETE"]
+
+
+def test_an_answer_that_is_no_piece_but_all_is_read(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with web_server(200, b"hello") as (endpoint, _):
+        monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
+        target = io.BytesIO()
+        told = Transfer(connect(read_access("s3"), SHORT), "bucket", 0).download("a", target)
+    assert (target.getvalue(), told) == (b"hello", (None, hashlib.sha256(b"hello").hexdigest()))
+
+
 def test_of_racing_writers_of_several_parts_one_wins(bucket: str, files_of_several_parts: list[Path]) -> None:
     stores = [open_store(f"s3://{bucket}") for _ in files_of_several_parts]
 
@@ -697,7 +743,7 @@ def web_server(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_PUT = do_DELETE = do_GET  # noqa: N815
+        do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             pass

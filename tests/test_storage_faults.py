@@ -16,10 +16,10 @@ import pytest
 from minio import Minio
 
 from basekamp.errors import BasekampError, ChecksumError, KeyExistsError, StoreError
-from basekamp.storage import open_store
+from basekamp.storage import open_store, s3_transfer
 from basekamp.storage.pool import Backoff, Patience
 from basekamp.storage.s3 import S3Store
-from basekamp.storage.s3_transfer import PART_BYTES, PIECE_BYTES
+from basekamp.storage.s3_transfer import PART_BYTES
 from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
 
 HURRIED = Patience(connect_seconds=2, read_seconds=0.5, deadline_seconds=90)
@@ -28,9 +28,9 @@ WORKERS, ROUNDS = 8, 30  # a round is five operations: 1,200 in all
 
 @contextmanager
 def spoiled(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, *, rate: float, kinds: tuple[str, ...] = KINDS
+    bucket: str, monkeypatch: pytest.MonkeyPatch, *, rate: float, kinds: tuple[str, ...] = KINDS, hides: str = ""
 ) -> Iterator[tuple[S3Store, FaultProxy]]:
-    with fault_proxy(os.environ["BASEKAMP_S3_ENDPOINT"], rate=rate, kinds=kinds) as proxy:
+    with fault_proxy(os.environ["BASEKAMP_S3_ENDPOINT"], rate=rate, kinds=kinds, hides=hides) as proxy:
         monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", proxy.endpoint)
         yield S3Store(bucket, patience=HURRIED), proxy
 
@@ -63,8 +63,7 @@ def work(store: S3Store, worker: int, folder: Path) -> Counter[str]:
 def operations(store: S3Store, worker: int, turn: int, copy: Path) -> list[Callable[[], bool]]:
     """A create, two reads, a listing and a race with all other workers, each of which tells whether it went right."""
     key, raced = f"{worker}/{turn:02}", f"race/{turn:02}"
-    large = PART_BYTES + 1 if turn else PIECE_BYTES + 1
-    content = made(key, large if turn % 15 == 0 else (0, 1, 999, 70_000)[turn % 4])
+    content = made(key, PART_BYTES + 1 if turn % 15 == 0 else (0, 1, 999, 70_000)[turn % 4])
 
     def fetched() -> bool:
         store.fetch(key, copy)
@@ -85,6 +84,7 @@ def operations(store: S3Store, worker: int, turn: int, copy: Path) -> list[Calla
 def test_of_1200_operations_none_fails_and_none_is_wrong(
     s3_env: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(s3_transfer, "PIECE_BYTES", PART_BYTES // 2)
     with spoiled(s3_env, monkeypatch, rate=0.3) as (store, proxy), ThreadPoolExecutor(WORKERS) as threads:
         told = sum(threads.map(lambda worker: work(store, worker, tmp_path), range(WORKERS)), Counter())
     assert told == {"right": 5 * WORKERS * ROUNDS}
@@ -112,12 +112,16 @@ def test_a_create_whose_answer_is_always_lost_is_done_and_never_taken_by_another
     assert healthy.get("a") == content
 
 
-@pytest.mark.parametrize("size", [1000, PART_BYTES + 1], ids=["one request", "parts"])
+@pytest.mark.parametrize(
+    ("size", "hides"),
+    [(1000, ""), (PART_BYTES + 1, ""), (PART_BYTES + 1, "x-amz-checksum-algorithm")],
+    ids=["one request", "parts", "parts, and a service that does not know CRC-32"],
+)
 def test_a_bit_flipped_on_the_way_up_never_reaches_the_server(
-    s3_env: str, monkeypatch: pytest.MonkeyPatch, size: int
+    s3_env: str, monkeypatch: pytest.MonkeyPatch, size: int, hides: str
 ) -> None:
     healthy, content = open_store(s3_env), made("a", size)
-    with spoiled(s3_env, monkeypatch, rate=0.6, kinds=("flip",)) as (store, proxy):
+    with spoiled(s3_env, monkeypatch, rate=0.6, kinds=("flip",), hides=hides) as (store, proxy):
         for number in range(4):
             store.put(f"{number}", content)
         assert proxy.done["flip"] > 2

@@ -114,5 +114,5 @@ def _put(store: Store, experiment: str, folder: str, name: Name, text: str) -> N
 def _stored_predictions(store: Store, row: Row, data: Dataset, gpus: str) -> Predictions:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pth"
-        store.fetch(row.beside(MODEL), path)
+        store.fetch(row.beside(MODEL), path, durable=False)
         return predict_split(data, path, split="test", gpus=gpus)

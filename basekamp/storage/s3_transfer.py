@@ -50,7 +50,7 @@ class Transfer:
             self._ask("PUT", name, body=stream.read(), headers=headers)
             return
         answer = self._ask("POST", name, {"uploads": ""}, headers=headers | {"x-amz-checksum-algorithm": "CRC32"})
-        upload = {"uploadId": fromstring(answer.data).findtext("{*}UploadId") or ""}
+        upload = {"uploadId": _upload_id(answer)}
         send = partial(self._part, name, upload, answer.headers.get("x-amz-checksum-algorithm") == "CRC32")
         try:
             with closing(ahead(partial(send, *part) for part in _numbered(stream, part_bytes))) as sent:
@@ -65,7 +65,7 @@ class Transfer:
         checksum = base64.b64encode(zlib.crc32(content).to_bytes(4)).decode()
         headers = {CRC32: checksum} if knows_crc32 else {}
         answer = self._ask("PUT", name, {"partNumber": str(number), **upload}, body=content, headers=headers)
-        told = {"PartNumber": str(number), "ETag": answer.headers["ETag"]}
+        told = {"PartNumber": str(number), "ETag": answer.headers.get("ETag", "")}
         part = Element("Part")
         for tag, text in (told | ({"ChecksumCRC32": checksum} if knows_crc32 else {})).items():
             SubElement(part, tag).text = text
@@ -75,7 +75,7 @@ class Transfer:
         whole = Element("CompleteMultipartUpload", xmlns="http://s3.amazonaws.com/doc/2006-03-01/")
         whole.extend(parts)
         answer = self._ask("POST", name, upload, body=tostring(whole), headers={"Content-Type": "application/xml"})
-        if fromstring(answer.data).tag == "Error":  # S3 may have said 200 before it was done
+        if not fromstring(answer.data).tag.endswith("CompleteMultipartUploadResult"):  # S3 says 200 before it is done
             raise S3Error.fromxml(answer)
 
     def _ask(self, method: str, name: str, query: dict[str, str] | None = None, **sent: Any) -> BaseHTTPResponse:
@@ -93,7 +93,7 @@ class Transfer:
                 return promised, copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
             others = (partial(self._piece, name, start) for start in range(PIECE_BYTES, size, PIECE_BYTES))
             with closing(ahead(chain([partial(_all_of, response)], others))) as pieces:
-                return promised, copy_blocks(pieces, target)
+                return promised, copy_blocks(_blocks(pieces), target)
         finally:
             response.close()
             response.release_conn()
@@ -120,8 +120,22 @@ class Transfer:
         return response
 
 
+def _upload_id(answer: BaseHTTPResponse) -> str:
+    found = fromstring(answer.data).findtext("{*}UploadId")
+    if not found:
+        raise ValueError("the answer names no upload")
+    return found
+
+
 def _numbered(stream: BinaryIO, part_bytes: int) -> Iterator[tuple[int, bytes]]:
     return zip(count(1), iter(partial(stream.read, part_bytes), b""))
+
+
+def _blocks(pieces: Iterable[bytes]) -> Iterator[memoryview]:
+    """Cut pieces so that a block is still in the processor's cache when it is written after it was hashed."""
+    for piece in pieces:
+        for start in range(0, len(piece), BLOCK_BYTES):
+            yield memoryview(piece)[start : start + BLOCK_BYTES]
 
 
 def _all_of(response: BaseHTTPResponse) -> bytes:

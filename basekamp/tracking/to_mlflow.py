@@ -117,7 +117,7 @@ class MlflowTracker:
 
         with tempfile.TemporaryDirectory(prefix="basekamp-") as folder:
             path = Path(folder) / event["name"]
-            open_store(event["store"]).fetch(event["key"], path)
+            open_store(event["store"]).fetch(event["key"], path, durable=False)
             self.client.log_artifact(self.run_id, str(path))
 
     def _end(self, event: Event) -> None:

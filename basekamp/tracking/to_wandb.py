@@ -75,7 +75,7 @@ class WandbTracker:
         artifact = wandb.Artifact(f"{kind}-{self.run.id}", type=kind)
         with tempfile.TemporaryDirectory(prefix="basekamp-") as folder:
             path = Path(folder) / event["name"]
-            open_store(event["store"]).fetch(event["key"], path)
+            open_store(event["store"]).fetch(event["key"], path, durable=False)
             artifact.add_file(str(path), name=event["name"])
             self.run.log_artifact(artifact)
 
