@@ -7,7 +7,10 @@ boto3 needs python-dateutil below 3, which constraints.txt has above: use an env
 
 The server is the SeaweedFS of the tests. basekamp computes a SHA-256 before it sends and compares it with what
 came; the others run as their documentation shows first: boto3 with its transfer manager, minio with fput_object and
-fget_object, obstore with put and a stream of get. A listing is of keys with size and time.
+fget_object, obstore with put and a stream of get. None waits for the disk. A listing is of keys with size and time.
+
+Where server and client share two cores, a transfer takes half of the processor time of both: what the server takes
+for itself bounds every ratio.
 """
 
 import argparse

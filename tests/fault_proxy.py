@@ -33,13 +33,11 @@ class FaultProxy(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(
-        self, upstream: str, *, rate: float, seed: int, stall_seconds: float, kinds: tuple[str, ...], hides: str
-    ) -> None:
+    def __init__(self, upstream: str, *, rate: float, seed: int, stall_seconds: float, kinds: tuple[str, ...]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
         self.upstream = urlsplit(upstream).netloc
-        self.rate, self.stall_seconds, self.kinds, self.hides = rate, stall_seconds, kinds, hides
+        self.rate, self.stall_seconds, self.kinds = rate, stall_seconds, kinds
         self.done: Counter[str] = Counter()
         self._random, self._lock = random.Random(seed), threading.Lock()
 
@@ -90,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
                 connection.putheader(name, value)
             connection.endheaders(body)
             answer = connection.getresponse()
-            headers = [each for each in answer.getheaders() if each[0].lower() not in _HOP | {self.server.hides}]
+            headers = [each for each in answer.getheaders() if each[0].lower() not in _HOP]
             if self.command == "HEAD":
                 headers.append(("Content-Length", answer.getheader("Content-Length", "0")))
             return answer.status, headers, answer.read()
@@ -132,16 +130,10 @@ def _flipped(content: bytes, where: float) -> bytes:
 
 @contextmanager
 def fault_proxy(
-    upstream: str,
-    *,
-    rate: float,
-    seed: int = 0,
-    stall_seconds: float = 1.0,
-    kinds: tuple[str, ...] = KINDS,
-    hides: str = "",
+    upstream: str, *, rate: float, seed: int = 0, stall_seconds: float = 1.0, kinds: tuple[str, ...] = KINDS
 ) -> Iterator[FaultProxy]:
-    """Run a proxy before the server at `upstream`, whose `endpoint` takes its place and `hides` a header of answers."""
-    proxy = FaultProxy(upstream, rate=rate, seed=seed, stall_seconds=stall_seconds, kinds=kinds, hides=hides)
+    """Run a proxy before the server at `upstream`; its `endpoint` takes the place of the server's."""
+    proxy = FaultProxy(upstream, rate=rate, seed=seed, stall_seconds=stall_seconds, kinds=kinds)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -21,7 +21,16 @@ THREADS = 4
 CRC32 = "x-amz-checksum-crc32"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-_SPOILED = (b"<Code>BadDigest<", b"<Code>IncompleteBody<", b"<Code>RequestTimeout<")
+_SPOILED = tuple(
+    b"<Code>%b<" % code
+    for code in (
+        b"BadDigest",
+        b"IncompleteBody",
+        b"RequestTimeout",
+        b"XAmzContentChecksumMismatch",  # these two of MinIO
+        b"XAmzContentSHA256Mismatch",
+    )
+)
 _random = random.Random()  # pauses must not move the generator that a training may have seeded
 
 

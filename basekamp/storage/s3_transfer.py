@@ -27,6 +27,7 @@ from basekamp.storage.protocol import BLOCK_BYTES, copy_blocks
 
 PART_BYTES = 8 << 20  # goes up at once; memory is at most THREADS + 1 of them
 PIECE_BYTES = 16 << 20  # comes down at once; memory is at most THREADS + 1 of them
+ALGORITHM = "CRC32"
 BROKEN = (ProtocolError, ReadTimeoutError)
 _MOST_PARTS = 10_000  # the limit of S3
 _T = TypeVar("_T")
@@ -49,9 +50,9 @@ class Transfer:
         if size <= part_bytes:
             self._ask("PUT", name, body=stream.read(), headers=headers)
             return
-        answer = self._ask("POST", name, {"uploads": ""}, headers=headers | {"x-amz-checksum-algorithm": "CRC32"})
+        answer = self._ask("POST", name, {"uploads": ""}, headers=headers | {"x-amz-checksum-algorithm": ALGORITHM})
         upload = {"uploadId": _upload_id(answer)}
-        send = partial(self._part, name, upload, answer.headers.get("x-amz-checksum-algorithm") == "CRC32")
+        send = partial(self._part, name, upload, answer.headers.get("x-amz-checksum-algorithm") == ALGORITHM)
         try:
             with closing(ahead(partial(send, *part) for part in _numbered(stream, part_bytes))) as sent:
                 self._complete(name, upload, sent)
