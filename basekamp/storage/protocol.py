@@ -137,7 +137,7 @@ def copy_stream(source: BinaryIO, target: BinaryIO | None = None) -> str:
     return copy_blocks(iter(partial(source.read, BLOCK_BYTES), b""), target)
 
 
-def copy_blocks(blocks: Iterable[bytes | memoryview], target: BinaryIO | None = None) -> str:
+def copy_blocks(blocks: Iterable[bytes], target: BinaryIO | None = None) -> str:
     """Write `blocks` to `target` if there is one; return their SHA-256 as 64 hex digits."""
     digest = hashlib.sha256()
     for block in blocks:

@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
+from threading import Lock
 from typing import Any, BinaryIO, TypeVar
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
@@ -92,9 +93,10 @@ class Transfer:
             size = int(response.headers.get("Content-Range", "/0").rpartition("/")[2])
             if size <= PIECE_BYTES:  # or no piece came, but all there is
                 return promised, copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
-            others = (partial(self._piece, name, start) for start in range(PIECE_BYTES, size, PIECE_BYTES))
-            with closing(ahead(chain([partial(_all_of, response)], others))) as pieces:
-                return promised, copy_blocks(_blocks(pieces), target)
+            shared = _SharedFile(target)
+            others = (partial(self._piece, name, shared, start) for start in range(PIECE_BYTES, size, PIECE_BYTES))
+            with closing(ahead(chain([partial(shared.fill, 0, response)], others))) as pieces:
+                return promised, copy_blocks(chain.from_iterable(pieces))
         finally:
             response.close()
             response.release_conn()
@@ -107,11 +109,11 @@ class Transfer:
                 raise
             return self._open(name)  # an empty object has no first byte
 
-    def _piece(self, name: str, start: int) -> bytes:
+    def _piece(self, name: str, shared: "_SharedFile", start: int) -> list[bytes]:
         backoff = Backoff(self.deadline_seconds)
         while True:
             try:
-                return _all_of(self._open(name, offset=start, length=PIECE_BYTES))
+                return shared.fill(start, self._open(name, offset=start, length=PIECE_BYTES))
             except BROKEN:
                 if not backoff.wait():
                     raise
@@ -119,6 +121,27 @@ class Transfer:
     def _open(self, name: str, **span: int) -> BaseHTTPResponse:
         response: BaseHTTPResponse = self.client.get_object(self.bucket, name, **span)
         return response
+
+
+class _SharedFile:
+    """A file that several threads write to: the one that hashes, which is the slowest, need not."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._lock = stream, Lock()
+
+    def fill(self, start: int, response: BaseHTTPResponse) -> list[bytes]:
+        """Write all that comes at its place, block by block while it is in the processor's cache; give the blocks."""
+        blocks = []
+        try:
+            for block in response.stream(BLOCK_BYTES, decode_content=False):
+                with self._lock:
+                    self._stream.seek(start)
+                    start += self._stream.write(block)
+                blocks.append(block)
+        finally:
+            response.close()
+            response.release_conn()
+        return blocks
 
 
 def _upload_id(answer: BaseHTTPResponse) -> str:
@@ -130,21 +153,6 @@ def _upload_id(answer: BaseHTTPResponse) -> str:
 
 def _numbered(stream: BinaryIO, part_bytes: int) -> Iterator[tuple[int, bytes]]:
     return zip(count(1), iter(partial(stream.read, part_bytes), b""))
-
-
-def _blocks(pieces: Iterable[bytes]) -> Iterator[memoryview]:
-    """Cut pieces so that a block is still in the processor's cache when it is written after it was hashed."""
-    for piece in pieces:
-        for start in range(0, len(piece), BLOCK_BYTES):
-            yield memoryview(piece)[start : start + BLOCK_BYTES]
-
-
-def _all_of(response: BaseHTTPResponse) -> bytes:
-    try:
-        return response.read(decode_content=False)
-    finally:
-        response.close()
-        response.release_conn()
 
 
 def ahead(calls: Iterable[Callable[[], _T]]) -> Generator[_T, None, None]:
