@@ -97,7 +97,7 @@ def _keep(path: Path, listing: Listing, folders: Folders) -> None:
     body = "\n".join(lines)
     if body.count("\n") != len(lines) - 1:  # a key may hold the end of a line
         return
-    with suppress(BasekampError, OSError, UnicodeEncodeError), whole_file(path) as file:
+    with suppress(BasekampError, OSError, UnicodeEncodeError), whole_file(path, durable=False) as file:
         content = body.encode()
         head = {"format": FORMAT, "sizes": sizes, "folders": folders, "crc32": zlib.crc32(content)}
         file.write(json.dumps(head).encode() + b"\n" + content)
