@@ -17,6 +17,7 @@ def prepare_data(
     validation: float = 0.15,
     test: float = 0.2,
     group: str = "",
+    reading: dict[str, object] = {},  # noqa: B006
     data_fingerprint: str = "",
     code_version: str = "",
 ):
@@ -33,6 +34,7 @@ def prepare_data(
         validation: Share of rows for the validation split.
         test: Share of rows for the test split.
         group: Column whose equal values stay in one split; empty for none.
+        reading: How text is read: on_bad_row, missing, types and delimiter, as data.reading in the experiment file.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
     """
@@ -40,10 +42,13 @@ def prepare_data(
     from pathlib import Path
 
     from basekamp.data.prepare import prepare_data
-    from basekamp.experiment import DataSettings, Split
+    from basekamp.experiment import DataSettings, Reading, Split
 
     split = Split(validation=validation, test=test, group=group)
-    settings = DataSettings(source=source, target=target, task=task, drop=tuple(drop), rare=rare, split=split)
+    how = Reading.model_validate(reading)
+    settings = DataSettings(
+        source=source, target=target, task=task, drop=tuple(drop), rare=rare, split=split, reading=how
+    )
     prepared = prepare_data(settings, Path(dataset.path), fingerprint=data_fingerprint)
     dataset.metadata.update(fingerprint=prepared.schema.fingerprint, task=prepared.schema.task)
     shutil.copyfile(prepared.directory / "profile.html", profile.path)

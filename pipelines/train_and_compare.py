@@ -51,6 +51,7 @@ def train_and_compare(
     validation: float = 0.15,
     test: float = 0.2,
     group: str = "",
+    reading: dict[str, object] = {},  # noqa: B006
     gpus: str = "0",
     gpu_type: str = "nvidia.com/gpu",
     evaluation_gpus: str = "0",
@@ -107,6 +108,7 @@ def train_and_compare(
         validation: Share of rows for the validation split.
         test: Share of rows for the test split.
         group: Column whose equal values stay in one split; empty for none.
+        reading: How text is read: on_bad_row, missing, types and delimiter, as data.reading in the experiment file.
         gpus: How many GPUs train-model is given; "0" trains on the CPU.
         gpu_type: Resource name of the GPU, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb.
         evaluation_gpus: How many GPUs evaluate-model and compare-models are given; "0" or "1".
@@ -132,6 +134,7 @@ def train_and_compare(
         validation=validation,
         test=test,
         group=group,
+        reading=reading,
         data_fingerprint=data_fingerprint,
         code_version=code_version,
     )

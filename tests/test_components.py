@@ -97,7 +97,7 @@ def test_prepare_data_defaults_equal_the_librarys():
     ours = defaults(prepare_data.python_func)
     theirs = {name: DataSettings.model_fields[name].default for name in ("task", "rare")}
     theirs |= {name: Split.model_fields[name].default for name in ("validation", "test", "group")}
-    assert ours == {**theirs, "drop": [], "data_fingerprint": "", "code_version": ""}
+    assert ours == {**theirs, "drop": [], "reading": {}, "data_fingerprint": "", "code_version": ""}
 
 
 def test_import_of_basekamp_and_help_load_neither_torch_nor_kfp():

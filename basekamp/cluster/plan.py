@@ -98,6 +98,7 @@ def _common_values(
         "validation": data.split.validation,
         "test": data.split.test,
         "group": data.split.group,
+        "reading": data.reading.model_dump(mode="json", exclude_defaults=True),
         "gpus": gpus,
         **PLACEMENT,
         "evaluation_gpus": "0" if gpus == "0" else "1",
