@@ -90,7 +90,7 @@ class SplitArrays(NamedTuple):
     """One split: x uint8 [n, c, h, w] or float32 [n, d], y int64 or float32 [n], rows and groups uint64 [n] (hashes).
 
     Rows with one value of `split.group` have one hash in groups; without that setting there are no groups. numbers
-    int64 [n] counts the source's rows from 1; a data set made elsewhere may lack it.
+    int64 [n] counts the source's rows from 1, without those put aside; a data set made elsewhere may lack it.
     """
 
     x: NDArray[Any]
@@ -216,7 +216,10 @@ class RowsFile:
 def content_fingerprint(schema: Schema, directory: Path) -> str:
     """Return 16 hex digits over the schema and what is learned from in a folder; the source's place does not enter."""
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(schema.model_dump_json(exclude={"source", "dataset_fingerprint"}).encode())
+    told = schema.model_dump_json(
+        exclude={"source": True, "dataset_fingerprint": True, "cleaning": {"rows_quarantined": True}}
+    )
+    digest.update(told.encode())
     for name in SPLITS:
         for part in SplitArrays._fields:
             if part not in OPTIONAL:
