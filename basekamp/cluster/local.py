@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from basekamp import errors
+from basekamp.records.waiting import VARIABLE as WAITING_VARIABLE
+from basekamp.records.waiting import waiting_folder
 from basekamp.training.progress import VARIABLE as PROGRESS_VARIABLE
 from basekamp.work import work_directory
 
@@ -70,7 +72,8 @@ def run_locally(package: Path, arguments: Mapping[str, object], run: LocalRun, *
 
     work = work_directory()
     stream = _WatchedLog(run.log, observer)
-    with stream, _quiet_kfp(stream), _environment(PROGRESS_VARIABLE, str(run.progress)):
+    told = {PROGRESS_VARIABLE: str(run.progress), WAITING_VARIABLE: str(waiting_folder())}
+    with stream, _quiet_kfp(stream), _environment(told):
         local.init(
             runner=local.SubprocessRunner(use_venv=False),
             pipeline_root=str(work / "runs"),
@@ -148,13 +151,14 @@ def _quiet_kfp(stream: _WatchedLog) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
