@@ -85,6 +85,11 @@ def run_locally(package: Path, arguments: Mapping[str, object], run: LocalRun, *
             pipeline(**arguments)
         except RuntimeError as error:
             raise stream.error(error) from error
+        except OSError as error:
+            raise errors.BasekampError(
+                f"the work folder {work} cannot be used ({error.strerror or error}): make room there and run it again, "
+                "what is done is kept."
+            ) from error
         finally:
             run.progress.unlink(missing_ok=True)
 
@@ -101,18 +106,21 @@ class _WatchedLog(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with self.lock:
-            self.file.write(text)
+            with contextlib.suppress(OSError):  # a full disk may end the log, and no run
+                self.file.write(text)
             *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             self._read(_COLORS.sub("", line))
         return len(text)
 
     def flush(self) -> None:
-        if not self.file.closed:
-            self.file.flush()
+        with contextlib.suppress(OSError):
+            if not self.file.closed:
+                self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):
+            self.file.close()
         super().close()
 
     def error(self, cause: Exception) -> errors.BasekampError:

@@ -41,6 +41,7 @@ from basekamp.records.verdict import (
 from basekamp.report.attempt import attempt_html, attempt_markdown
 from basekamp.report.sentence import verdict_sentence
 from basekamp.storage import Store, open_store
+from basekamp.storage.protocol import write_whole
 from basekamp.training.results import MODEL_FILE, TRACE_FILE, Training
 
 FEWEST_SEEDS = 2
@@ -119,8 +120,8 @@ def compare_models(
     else:
         evidence = _Evidence(load_dataset(dataset), model, evaluation, ladder, opened, shelf, baseline, gpus)
         record = _make_record(evidence, question, (id_in(leftovers[0]) if leftovers else None) or next_id)
-    html.write_text(attempt_html(record, baseline, shelf), encoding="utf-8")
-    markdown.write_text(attempt_markdown(record, baseline), encoding="utf-8")
+    write_whole(html, attempt_html(record, baseline, shelf))
+    write_whole(markdown, attempt_markdown(record, baseline))
     if not stored:
         _put(evidence, record, html, leftovers)
     return record

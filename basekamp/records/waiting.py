@@ -26,7 +26,7 @@ from basekamp.records.compare import Question, compare_models
 from basekamp.records.record import BASELINE, Record
 from basekamp.records.shelf import read_record, read_shelf
 from basekamp.storage import open_store
-from basekamp.storage.protocol import whole_file
+from basekamp.storage.protocol import write_whole
 from basekamp.tracking.judged import tell_trackers
 from basekamp.training.results import Training
 from basekamp.work import work_directory
@@ -176,8 +176,7 @@ def _keep(place: Path, folders: tuple[Path, ...], waiting: Waiting) -> None:
             return
         for name, source in zip(FOLDERS, folders, strict=True):
             shutil.copytree(source, staging / name, copy_function=_link_or_copy)
-        with whole_file(staging / _FILE) as stream:
-            stream.write(waiting.model_dump_json(indent=1).encode())
+        write_whole(staging / _FILE, waiting.model_dump_json(indent=1))
         staging.rename(folder)
     except OSError as error:
         raise StoreError(

@@ -197,3 +197,9 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             hidden.unlink()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 in place of `path`, whole or not at all; raises StoreError, which names the path."""
+    with whole_file(path) as stream:
+        stream.write(text.encode())
