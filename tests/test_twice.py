@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -245,6 +247,38 @@ def test_without_a_place_to_wait_a_store_that_is_down_is_an_error(
     with s3_down(), pytest.raises(StoreDownError, match="start the service") as caught:
         undisturbed.compare(s3_env)
     assert not isinstance(caught.value, ResultsWaitError)
+
+
+EXPERIMENT = """
+experiment: sales
+data: {{source: {source}, target: kind, drop: [price]}}
+metric: {{name: accuracy}}
+seeds: 2
+baseline: {{model: linear, n_epochs: 2, batch_size: 64}}
+attempts: {{slow: {{hypothesis: Slower is better., expect: 0.01, lr: 1e-4}}}}
+"""
+
+
+def test_a_run_without_its_store_exits_with_3_and_sync_records_all_of_it(
+    tables: dict[str, Path], s3_env: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sales.yaml").write_text(EXPERIMENT.format(source=tables["classification"].parent / "sales.csv"))
+    with s3_down():
+        done = basekamp("run", "sales.yaml", "--store", s3_env, cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
+        assert "wait on this machine: baseline, slow; `basekamp sync` judges and records them" in done.stderr
+        assert basekamp("sync", cwd=tmp_path).returncode == 1
+    synced = basekamp("sync", cwd=tmp_path)
+    assert (synced.returncode, synced.stdout.count(f"{s3_env}, sales/")) == (0, 2), synced.stdout
+    attempts = [row.attempt for row in read_shelf(open_store(s3_env), "sales").every]
+    assert basekamp("sync", cwd=tmp_path).stdout == "No result waits, and trackers have all there is.\n"
+    assert attempts == ["baseline", "slow"]
+
+
+def basekamp(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("basekamp"), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "BASEKAMP_HOME"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
 
 
 class _Clock(datetime):
