@@ -6,6 +6,7 @@ n rows, c channels, h x w pixels.
 import csv
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from basekamp.data.decoding import check_decodes
 from basekamp.errors import InputError
 
 MISSING_TEXTS = ["", "NA"]
@@ -53,9 +55,10 @@ def read_csv(path: Path) -> pl.DataFrame:
 
 def read_parquet(path: Path) -> pl.DataFrame:
     """Read a Parquet file, types as stored."""
+    check_decodes(path)
     try:
         frame = pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise InputError(f"{path.name} is not a Parquet file: check how it was written.") from error
     return _with_rows(frame, path)
 
@@ -78,7 +81,7 @@ def read_npz(path: Path) -> pl.DataFrame | ImageTable:
                 found = ", ".join(arrays.files) or "none"
                 raise InputError(f"{path.name} holds the arrays {found}: name them x and y, or images and labels.")
             x, y = arrays[pair[0]], arrays[pair[1]]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, AttributeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path.name} is not an .npz file of plain arrays: write it with numpy.savez.") from error
@@ -187,6 +190,9 @@ def _as_pixels(x: NDArray[Any], name: str) -> NDArray[np.uint8]:
 def _with_rows(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     if frame.is_empty():
         raise InputError(f"{path.name} holds no rows: give a file with rows.")
+    pattern = next((name for name in frame.columns if name == "*" or (name[:1], name[-1:]) == ("^", "$")), None)
+    if pattern:  # Polars would take it for others
+        raise InputError(f"{path.name} has a column {pattern!r}, which stands for several columns: rename it.")
     return frame
 
 
