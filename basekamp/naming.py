@@ -49,6 +49,7 @@ _WORDS: dict[str, Value] = {
 _EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 _EXAMPLE = '{"model": "mlp", "fields": {"n_layers": 3}, "extension": "pth"}'
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
+_OWN_ID = re.compile(rf"r[{_BASE32}]{{12}}")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def new_id(when: datetime, run: str) -> str:
         raise InputError(f"The time {when.isoformat()} has no time zone: give one, such as datetime.now(UTC).")
     seconds = (when - _EPOCH) // timedelta(seconds=1)
     if not 0 <= seconds < 1 << 30:
-        raise InputError(f"The time {when.isoformat()} is out of range: ids reach from 2020 to 2053.")
+        raise InputError(f"The time {when.isoformat()} is out of range, 2020 to 2053: set this machine's clock.")
     digest = hashlib.sha256(run.encode("utf-8", "surrogatepass")).digest()
     return f"r{_base32(seconds)}{_base32(int.from_bytes(digest[:4]) >> 2)}"
 
@@ -155,9 +156,15 @@ def id_digest(id: str) -> str:
     return id[-6:]
 
 
+def has_time(id: str) -> bool:
+    """Whether `new_id` made an id; those of other tools tell no time."""
+    return _OWN_ID.fullmatch(id) is not None
+
+
 def id_time(id: str) -> datetime:
-    """When an id that `new_id` made was made, to the second."""
-    _check_id(id)
+    """When an id that `new_id` made was made, to the second; raises InputError for any other."""
+    if not has_time(id):
+        raise InputError(f"The id {_show(id)} tells no time: only ids that basekamp made do.")
     seconds = 0
     for character in id[1:7]:
         seconds = seconds << 5 | _BASE32.index(character)

@@ -17,7 +17,7 @@ import polars as pl
 
 from basekamp.data.csv_rows import BLOCK_BYTES, BadRow, Block, read_blocks, scan
 from basekamp.data.csv_types import TEXT, ColumnType, DType, Misfit, parse
-from basekamp.data.table import Table, ahead, stored_table
+from basekamp.data.table import Table, ahead, check_column_name, stored_table
 from basekamp.errors import InputError
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ def _names(raw: bytes, delimiter: str, path: Path, line: int) -> list[str]:
             )
         if name in names[: column - 1]:
             raise InputError(f"{where} has the column {name!r} twice, the second time as column {column}: rename it.")
+        check_column_name(name, where)
     if all(parse(pl.Series([name]), "number").null_count() == 0 for name in names):
         raise InputError(f"{where} holds numbers only: put a line with the columns' names before it.")
     return names

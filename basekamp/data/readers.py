@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from basekamp.data.archives import check_expansion
 from basekamp.data.csv_file import put_aside, write_quarantine
 from basekamp.data.csv_rows import BadRow
+from basekamp.data.decoding import check_decode
 from basekamp.data.images import ImageTable
 from basekamp.data.table import Table, stored_table
 from basekamp.errors import InputError
@@ -39,6 +40,7 @@ def read_parquet(files: list[Path]) -> Table:
     """
     for path in files:
         _check_parquet(path)
+    check_decode(files)
     try:
         _check_alike(files)
         table = stored_table(files, _named(files))

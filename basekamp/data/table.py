@@ -26,6 +26,12 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item  # type: ignore[misc]
 
 
+def check_column_name(column: str, where: str) -> None:
+    """Refuse a name that Polars would take for other columns; raises InputError."""
+    if column == "*" or (column[:1], column[-1:]) == ("^", "$"):
+        raise InputError(f"{where} has a column {column!r}, which stands for several columns: rename it.")
+
+
 class Table:
     """The rows of a source. Columns are read when they are asked for, from Parquet files or from memory.
 
@@ -38,6 +44,8 @@ class Table:
         self.name = name
         self.quarantined = quarantined
         self.schema = parts[0].collect_schema()
+        for column in self.schema.names():
+            check_column_name(column, name)
         self._heights = [int(part.select(pl.len()).collect().item()) for part in parts]
         self.height = sum(self._heights)
 

@@ -14,12 +14,13 @@ openings of the test split are counted through all of them, for the data is the 
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
 from basekamp.document import fetch_document
 from basekamp.errors import InputError
-from basekamp.naming import Value, id_time, parse_name
+from basekamp.naming import Value, has_time, id_time, parse_name
 from basekamp.records.listing import read_listing, record_keys, sort_keys
 from basekamp.records.record import BASELINE, Record
 from basekamp.records.row import (
@@ -92,7 +93,8 @@ class Shelf:
 
     rows: those of the present lineage. openings: the ids of the records that the test split was opened for.
     strangers: keys that are no names of ours. earlier: the rows of the lineages before. imported: results from
-    elsewhere, apart from the rows, so that none is ever judged, compared with or champion.
+    elsewhere, apart from the rows, so that none is ever judged, compared with or champion. latest: when the newest of
+    all that ids put in order was made.
     """
 
     experiment: str
@@ -102,6 +104,7 @@ class Shelf:
     strangers: tuple[str, ...] = ()
     earlier: Sequence[Row] = ()
     imported: tuple[Row, ...] = ()
+    latest: datetime | None = field(default=None, compare=False)
 
     @property
     def every(self) -> tuple[Row, ...]:
@@ -132,6 +135,11 @@ class Shelf:
         looks = list(dict.fromkeys((row.lineage, row.n, _recipe(row.params)) for row in self.every if row.verdict))
         look = (self.rows[0].lineage if self.rows else 1, n, _recipe(params))
         return looks.index(look) if look in looks else len(looks)
+
+    def next_time(self) -> datetime:
+        """Now; where this machine's clock is behind what is recorded, a second after that, for ids tell the order."""
+        now = datetime.now(UTC)
+        return max(now, self.latest + timedelta(seconds=1)) if self.latest else now
 
     def at(self, lineage: int) -> "Shelf":
         """The shelf as if that lineage were the present one."""
@@ -264,18 +272,32 @@ def _shelf(experiment: str, found: Found, others: Sequence[str]) -> Shelf:
                     strangers.append(key)
         except (InputError, KeyError, ValueError):
             strangers.append(key)
-    lineages = _lineages(found.ids, sorted(rebases, key=lambda rebase: rebase.id))
+    promotions.sort(key=lambda promotion: promotion.id)
+    rebases.sort(key=lambda rebase: rebase.id)
+    lineages = _lineages(found.ids, rebases)
     present = max(lineages, default=1)
     split: list[Sequence[int]] = [range(len(lineages)), []]
     if present > 1:
         split = [[i for i, lineage in enumerate(lineages) if (lineage == present) is here] for here in (True, False)]
     rows, earlier = (Rows(found.at(chosen), [lineages[i] for i in chosen]) for chosen in split)
-    promotions.sort(key=lambda promotion: promotion.id)
     old = {row.id: row for batch in sorted(complete) for row in imported.get(batch, [])}  # two imports may have raced
     shelf = Shelf(
-        experiment, rows, tuple(promotions), tuple(openings), tuple(strangers), earlier, imported=tuple(old.values())
+        experiment,
+        rows,
+        tuple(promotions),
+        tuple(openings),
+        tuple(strangers),
+        earlier,
+        imported=tuple(old.values()),
+        latest=_latest(found.ids, [one.id for one in promotions], [one.id for one in rebases]),
     )
     return replace(shelf, rows=rows.crowned(shelf.champion))
+
+
+def _latest(*sorted_ids: Sequence[str]) -> datetime | None:
+    """When the newest was made; ids of other tools tell no time."""
+    newest = (next((one for one in reversed(ids) if has_time(one)), None) for ids in sorted_ids)
+    return max((id_time(one) for one in newest if one), default=None)
 
 
 def _with_ids(rows: Sequence[Row], ids: Collection[str]) -> dict[str, Row]:
