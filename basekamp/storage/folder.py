@@ -226,7 +226,7 @@ class FolderStore:
 
     def _state(self, folder: str) -> tuple[int, int]:
         status = os.stat(self._root / folder)
-        return status.st_mtime_ns, status.st_ino
+        return max(status.st_mtime_ns, status.st_ctime_ns), status.st_ino  # the former can be set back
 
     def _names(self, folder: str, prefix: str, suffix: str, folders: Folders | None = None) -> Iterator[str]:
         """What `_scan` finds, in any order."""
