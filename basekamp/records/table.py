@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from basekamp.naming import CUT, FIELD_START, ID, NUMBER, WORDS, Value, read_value, unescape
 from basekamp.records.columns import NOTHING, NUMBER_TEXT, NUMERAL, TRUTH, Column
 from basekamp.records.record import BASELINE
-from basekamp.records.row import MODEL, RECORD, Row, collector_paused, stem
+from basekamp.records.row import MODEL, RECORD, Row, collector_paused
 
 Places = NDArray[np.intp]
 
@@ -32,16 +32,8 @@ class Shape:
     metrics: tuple[str, ...]
     after: tuple[str, ...]
     at: dict[str, int]
-
-    @property
-    def at_n(self) -> int:
-        """Which piece holds n, the first of the results."""
-        return len(self.params) + 1
-
-    @property
-    def at_spread(self) -> int:
-        """Which piece holds the spread, the last of the results."""
-        return self.at_n + len(self.metrics) + 1
+    at_n: int
+    at_spread: int
 
 
 @lru_cache(maxsize=1 << 16)
@@ -55,7 +47,7 @@ def read_shape(joined: str) -> Shape | None:
     if not at_n < at_loss < at_spread or ("low" in after) != ("high" in after):
         return None
     at = {key: place for place, key in enumerate(keys, 1) if place <= at_spread + 1 or key in after}
-    return Shape(keys[:at_n], keys[at_n + 1 : at_spread], after, {"model": 0, **at})
+    return Shape(keys[:at_n], keys[at_n + 1 : at_spread], after, {"model": 0, **at}, at_n + 1, at_spread + 1)
 
 
 def split_keys(keys: Sequence[str]) -> pl.DataFrame:
@@ -285,11 +277,13 @@ def _row(
 ) -> Row:
     """Put a row together: fields up to n are settings, those up to spread metrics, the last the deciding one."""
     shape = _shape(joined)
-    difference, low, high, verdict = (values[shape.at[one]] if one in shape.after else None for one in AFTER)
+    told = {one: values[shape.at[one]] for one in shape.after}
+    difference, low, high, verdict = map(told.get, AFTER)
+    beside = f"{key[: -len(RECORD)]}{MODEL}"
     n, *metrics, spread = values[shape.at_n : shape.at_spread + 1]
     return Row(
-        name=f"{stem(key[key.rindex('/') + 1 :])}{MODEL}",
-        key=f"{stem(key)}{MODEL}",
+        name=beside[beside.rindex("/") + 1 :],
+        key=beside,
         experiment=experiment,
         role="baseline" if attempt == BASELINE else "attempt",
         attempt=attempt,
