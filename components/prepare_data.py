@@ -17,6 +17,8 @@ def prepare_data(
     validation: float = 0.15,
     test: float = 0.2,
     group: str = "",
+    time: str = "",
+    data_version: str = "bytes",
     data_fingerprint: str = "",
     code_version: str = "",
 ):
@@ -33,6 +35,8 @@ def prepare_data(
         validation: Share of rows for the validation split.
         test: Share of rows for the test split.
         group: Column whose equal values stay in one split; empty for none.
+        time: Column of dates or numbers by which the newest rows are for testing; empty for none.
+        data_version: What the fingerprint is of: bytes of the file, or content of its rows in any order.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
     """
@@ -42,8 +46,9 @@ def prepare_data(
     from basekamp.data.prepare import prepare_data
     from basekamp.experiment import DataSettings, Split
 
-    split = Split(validation=validation, test=test, group=group)
-    settings = DataSettings(source=source, target=target, task=task, drop=tuple(drop), rare=rare, split=split)
+    split = Split(validation=validation, test=test, group=group, time=time)
+    named = {"source": source, "target": target, "task": task, "version": data_version}
+    settings = DataSettings(drop=tuple(drop), rare=rare, split=split, **named)
     prepared = prepare_data(settings, Path(dataset.path), fingerprint=data_fingerprint)
     dataset.metadata.update(fingerprint=prepared.schema.fingerprint, task=prepared.schema.task)
     shutil.copyfile(prepared.directory / "profile.html", profile.path)

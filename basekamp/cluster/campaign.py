@@ -10,7 +10,7 @@ from basekamp.cluster.arguments import typed_arguments
 from basekamp.cluster.compiled import compiled_pipeline
 from basekamp.cluster.local import LocalRun, Observer, new_local_run, run_locally
 from basekamp.cluster.plan import pipeline_values, sweep_values
-from basekamp.data.sources import source_fingerprint
+from basekamp.data.version import data_version
 from basekamp.errors import InputError
 from basekamp.experiment import Experiment
 from basekamp.records.pinned import check_departure, check_pinned, waiting_baseline
@@ -64,6 +64,7 @@ def run_experiment(
         while seeds := _seeds_to_decide(opened, made[-1], most_seeds):
             display.say(f"{attempt}: undecided with {made[-1].n} seeds, once more with {seeds}")
             made.append(_run(values | {"seeds": seeds}, experiment, opened, display))
+    _warn(opened, made, display)
     return read_shelf(opened, experiment.experiment), made
 
 
@@ -85,7 +86,7 @@ def rebase_experiment(experiment: Experiment, *, store: str, gpus: str, display:
     """
     opened = open_store(store)
     opened.check()
-    fingerprint = source_fingerprint(experiment.data.source)
+    fingerprint = data_version(experiment.data)
     shelf = read_shelf(opened, experiment.experiment)
     if shelf.baseline is None:
         raise InputError(
@@ -97,6 +98,7 @@ def rebase_experiment(experiment: Experiment, *, store: str, gpus: str, display:
     if row is None:
         values = pipeline_values(experiment, BASELINE, store=store, data_fingerprint=fingerprint, gpus=gpus)
         row = _run(values, experiment, opened, display)
+    _warn(opened, [row], display)
     rebase(opened, read_shelf(opened, experiment.experiment), row)
     return read_shelf(opened, experiment.experiment), row
 
@@ -115,6 +117,7 @@ def run_sweep(experiment: Experiment, *, store: str, gpus: str, display: Display
             "first with `basekamp run FILE --attempt baseline`."
         )
     row = _run(values, experiment, opened, display, pipeline="sweep")
+    _warn(opened, [row], display)
     reports = [
         entry for entry in opened.entries(f"{experiment.experiment}/sweeps/") if entry.key.endswith("/report.html")
     ]
@@ -126,7 +129,7 @@ def _base_camp(experiment: Experiment, store: str, display: Display) -> tuple[St
     check_usable(chosen_trackers(experiment.tracking))
     opened = open_store(store)
     opened.check()
-    fingerprint = source_fingerprint(experiment.data.source)
+    fingerprint = data_version(experiment.data)
     pinned = read_shelf(opened, experiment.experiment).baseline
     if pinned:
         check_pinned(read_record(opened, pinned), experiment)
@@ -152,6 +155,12 @@ def _run(
     return next(
         row for row in read_shelf(store, experiment.experiment).rows if row.id not in before and row.attempt == attempt
     )
+
+
+def _warn(store: Store, rows: list[Row], display: Display) -> None:
+    """Say what the data of these records break, each once."""
+    for told in dict.fromkeys(one.text for row in rows for one in read_record(store, row).checks):
+        display.say(told)
 
 
 def _file_name(experiment: str, attempt: str) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from basekamp.data.dataset import Cleaning
 from basekamp.data.readers import ImageTable
-from basekamp.data.split import Hashes, combine_columns, first_of_each, hash_column, hash_images
+from basekamp.data.split import Hashes, combine_columns, first_of_each, hash_column, hash_images, time_places
 from basekamp.data.target import EncodedTarget, check_missing, encode_target
 from basekamp.errors import InputError
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class CleanRows(NamedTuple):
-    """Rows fit for use. `rows` hashes each row's content, `places` decides its side of the split."""
+    """Rows fit for use. `rows` hashes each row's content, `places` decides its side of the split.
+
+    numbers: the row of the source, from 1. dates: its columns of dates, those that are dropped as well.
+    """
 
     inputs: pl.DataFrame | NDArray[np.uint8]
     target: EncodedTarget
@@ -29,6 +32,21 @@ class CleanRows(NamedTuple):
     places: Hashes
     numbers: NDArray[np.int64]
     cleaning: Cleaning
+    dates: pl.DataFrame
+
+    def sorted(self) -> "CleanRows":
+        """The same rows in an order of their own content, columns by name: alike however the source lays them out."""
+        order = np.argsort(self.rows, kind="stable")
+        inputs = self.inputs[order]
+        return CleanRows(
+            inputs=inputs.select(sorted(inputs.columns)) if isinstance(inputs, pl.DataFrame) else inputs,
+            target=self.target._replace(y=self.target.y[order]),
+            rows=self.rows[order],
+            places=self.places[order],
+            cleaning=self.cleaning,
+            numbers=self.numbers[order],
+            dates=self.dates[order] if self.dates.width else self.dates,
+        )
 
 
 def clean_table(frame: pl.DataFrame, settings: "DataSettings") -> CleanRows:
@@ -38,6 +56,7 @@ def clean_table(frame: pl.DataFrame, settings: "DataSettings") -> CleanRows:
     things that only look alike are both kept. `rows` covers the columns that are not dropped, the target
     included, so a new column that is dropped moves no row. Rows of one group get one place; a row without
     a group stands for itself. The group column is no input: its values never meet again in another split.
+    With `split.time` the newest rows are for testing, and a row without a time is for training.
 
     Raises: InputError.
     """
@@ -54,7 +73,9 @@ def clean_table(frame: pl.DataFrame, settings: "DataSettings") -> CleanRows:
     group = settings.split.group
     rows = combine_columns({name: h[first] for name, h in hashes.items() if name not in settings.drop})
     places = rows
-    if group:
+    if settings.split.time:
+        places = time_places(frame[settings.split.time])
+    elif group:
         places = np.where(frame[group].is_null().to_numpy(), rows, hashes[group][first])
     inputs = frame.drop(settings.target, group, *settings.drop, strict=False)
     _check_inputs(inputs)
@@ -71,6 +92,7 @@ def clean_table(frame: pl.DataFrame, settings: "DataSettings") -> CleanRows:
             dropped_columns=settings.drop,
             missing_values={c.name: c.null_count() for c in inputs if c.null_count()},
         ),
+        dates=frame.select(pl.selectors.date() | pl.selectors.datetime()),
     )
 
 
@@ -79,12 +101,14 @@ def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
 
     Raises: InputError.
     """
-    known = [table.target]
-    for name in (settings.target, *settings.drop, *filter(None, [settings.split.group])):
+    known, split = [table.target], settings.split
+    for name in (settings.target, *settings.drop, *filter(None, [split.group, split.time])):
         if name not in known:
             raise InputError(_no_column(name, known))
-    if settings.drop or settings.split.group:
-        raise InputError(f"images have no column but {table.target!r}: leave out data.drop and data.split.group.")
+    if settings.drop or split.group or split.time:
+        raise InputError(
+            f"images have no column but {table.target!r}: leave out data.drop, split.group and split.time."
+        )
     labels = _labels(table)
     rows = hash_images(table.images)
     first = first_of_each(combine_columns({"image": rows, "label": hash_column(labels)}))
@@ -95,16 +119,17 @@ def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
         places=rows[first],
         numbers=np.flatnonzero(first) + 1,
         cleaning=Cleaning(rows_read=len(labels), duplicates_dropped=int((~first).sum())),
+        dates=pl.DataFrame(),
     )
 
 
 def _check_columns(frame: pl.DataFrame, settings: "DataSettings") -> None:
-    group = settings.split.group
-    for name in (settings.target, *settings.drop, *filter(None, [group])):
+    group, time = settings.split.group, settings.split.time
+    for name in (settings.target, *settings.drop, *filter(None, [group, time])):
         if name not in frame.columns:
             raise InputError(_no_column(name, frame.columns))
-    if settings.target in (*settings.drop, group):
-        raise InputError(f"{settings.target!r} is the target: take it out of data.drop and data.split.group.")
+    if settings.target in (*settings.drop, group, time):
+        raise InputError(f"{settings.target!r} is the target: take it out of data.drop and data.split.")
 
 
 def _check_inputs(inputs: pl.DataFrame) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from basekamp.data.cleaning import CleanRows, clean_images, clean_table
+from basekamp.data.contract import make_contract, training_rows, write_contract
 from basekamp.data.dataset import (
     SPLITS,
     Dataset,
@@ -23,11 +24,13 @@ from basekamp.data.dataset import (
 )
 from basekamp.data.encoding import encode_features, fit_features, pixel_statistics
 from basekamp.data.facts import PROFILE_FILE, Profile
+from basekamp.data.leakage import LEAKAGE_FILE, Leakage, Rows, find_leakage
 from basekamp.data.profile import make_profile, render_profile
 from basekamp.data.readers import ImageTable
 from basekamp.data.remote import without_secrets
 from basekamp.data.sources import local_copy, local_fingerprint, read_local
 from basekamp.data.split import assign_sides, check_groups, check_sides
+from basekamp.data.version import content_version
 from basekamp.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,6 +45,16 @@ class _Encoded(NamedTuple):
     cleaning: dict[str, Any]
 
 
+class _Built(NamedTuple):
+    """What a dataset folder is made of; train: the training rows as a contract sees them."""
+
+    schema: Schema
+    splits: dict[str, SplitArrays]
+    leakage: Leakage
+    train: pl.DataFrame
+    profile: Profile
+
+
 def prepare_data(settings: "DataSettings", directory: Path, *, fingerprint: str = "") -> Dataset:
     """Read, clean, split and encode a source and write the dataset folder, with its profile, in one step.
 
@@ -54,23 +67,26 @@ def prepare_data(settings: "DataSettings", directory: Path, *, fingerprint: str 
     _check_directory(directory)
     with tempfile.TemporaryDirectory(prefix="basekamp-") as scratch:
         path = local_copy(settings.source, Path(scratch))
-        found = local_fingerprint(settings.source, path)
-        if fingerprint and fingerprint != found:
-            raise InputError(
-                f"the source {without_secrets(settings.source)} changed (fingerprint {found}, expected "
-                f"{fingerprint}): run the experiment again on the new data."
-            )
-        table = read_local(settings.source, path)
+        table, found = _read(settings, path, fingerprint)
         clean = clean_images(table, settings) if isinstance(table, ImageTable) else clean_table(table, settings)
         del table
-        schema, splits, profile = _build(clean, settings, found)
-    _write(directory, schema, splits, profile)
+        _write(directory, _build(clean.sorted() if settings.version == "content" else clean, settings, found))
     return load_dataset(directory)
 
 
-def _build(
-    clean: CleanRows, settings: "DataSettings", fingerprint: str
-) -> tuple[Schema, dict[str, SplitArrays], Profile]:
+def _read(settings: "DataSettings", path: Path, fingerprint: str) -> tuple[pl.DataFrame | ImageTable, str]:
+    """The table and its fingerprint; a file that is the wrong one by its bytes is not read."""
+    table = read_local(settings.source, path) if settings.version == "content" else None
+    found = local_fingerprint(settings.source, path) if table is None else content_version(table)
+    if fingerprint and fingerprint != found:
+        raise InputError(
+            f"the source {without_secrets(settings.source)} changed (fingerprint {found}, expected "
+            f"{fingerprint}): run the experiment again on the new data."
+        )
+    return read_local(settings.source, path) if table is None else table, found
+
+
+def _build(clean: CleanRows, settings: "DataSettings", fingerprint: str) -> _Built:
     sides = assign_sides(clean.places, validation=settings.split.validation, test=settings.split.test)
     check_sides(sides, clean.target.y, clean.target.classes)
     encoded = _encode_inputs(clean, sides == 0, rare=settings.rare)
@@ -79,7 +95,7 @@ def _build(
     splits = {name: whole.at(sides == index) for index, name in enumerate(SPLITS)}
     if settings.split.group:
         check_groups(settings.split.group, splits["validation"])
-    train = splits["train"].y.astype(np.float64)
+    targets = splits["train"].y.astype(np.float64)
     is_regression = clean.target.task == "regression"
     schema = Schema(
         source=without_secrets(settings.source),
@@ -87,16 +103,24 @@ def _build(
         target=settings.target,
         task=clean.target.task,
         classes=clean.target.classes,
-        target_mean=float(train.mean()) if is_regression else 0.0,
-        target_std=(float(train.std()) or 1.0) if is_regression else 1.0,
+        target_mean=float(targets.mean()) if is_regression else 0.0,
+        target_std=(float(targets.std()) or 1.0) if is_regression else 1.0,
         rows={name: len(arrays.y) for name, arrays in splits.items()},
         floor=_floor(splits, clean.target.classes),
         cleaning=clean.cleaning.model_copy(update=encoded.cleaning),
         **encoded.fields,
     )
     schema = schema.model_copy(update={"dataset_fingerprint": content_fingerprint(schema, splits)})
-    rows = clean.inputs.filter(pl.Series(sides == 0)) if isinstance(clean.inputs, pl.DataFrame) else None
-    return schema, splits, make_profile(schema, splits, rows)
+    inputs = clean.inputs if isinstance(clean.inputs, pl.DataFrame) else None
+    rows = Rows(inputs, clean.dates, clean.target.y, clean.numbers, sides)
+    train = None if inputs is None else inputs.filter(pl.Series(sides == 0))
+    return _Built(
+        schema=schema,
+        splits=splits,
+        leakage=find_leakage(schema, splits, rows, is_random=not (settings.split.group or settings.split.time)),
+        train=training_rows(schema, splits["train"], train),
+        profile=make_profile(schema, splits, train),
+    )
 
 
 def _encode_inputs(clean: CleanRows, is_train: NDArray[np.bool_], *, rare: int) -> _Encoded:
@@ -132,17 +156,20 @@ def _check_directory(directory: Path) -> None:
         raise InputError(f"{directory} is a file: name an empty or new folder for the dataset.")
 
 
-def _write(directory: Path, schema: Schema, splits: dict[str, SplitArrays], profile: Profile) -> None:
+def _write(directory: Path, built: _Built) -> None:
     """Write beside the place and rename into it, so that a reader never sees a part."""
     directory = directory.absolute()
     staging = directory.with_name(f".{directory.name}-{uuid.uuid4().hex[:8]}")
     try:
         staging.mkdir(parents=True)
-        for name, arrays in splits.items():
+        for name, arrays in built.splits.items():
             save_split(staging, name, arrays)
-        (staging / "schema.json").write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        (staging / PROFILE_FILE).write_text(profile.model_dump_json(), encoding="utf-8")
-        (staging / "profile.html").write_text(render_profile(schema, splits, profile), encoding="utf-8")
+        (staging / "schema.json").write_text(built.schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (staging / PROFILE_FILE).write_text(built.profile.model_dump_json(), encoding="utf-8")
+        page = render_profile(built.schema, built.splits, built.profile)
+        (staging / "profile.html").write_text(page, encoding="utf-8")
+        (staging / LEAKAGE_FILE).write_text(built.leakage.model_dump_json(indent=1), encoding="utf-8")
+        write_contract(staging, make_contract(built.schema, built.train), built.train)
         _swap(staging, directory)
     except OSError as error:
         raise InputError(
