@@ -62,6 +62,11 @@ def test_version_by_content_changes_when_a_column_is_renamed_or_two_cells_change
     assert len({content_version(one) for one in [frame, *others]}) == 4
 
 
+def test_rows_that_occur_twice_do_not_cancel_out() -> None:
+    one, other = pl.DataFrame({"a": [1, 1, 3]}), pl.DataFrame({"a": [2, 2, 3]})
+    assert content_version(one) != content_version(other) != content_version(pl.DataFrame({"a": [2, 3, 3]}))
+
+
 def test_version_by_content_is_one_for_csv_and_parquet_and_two_by_bytes(tmp_path: Path) -> None:
     frame = pl.DataFrame({"n": [1, None, 3], "x": [1.0, 2.5, None], "t": ["a", "ü", None], "kind": ["u", "v", "u"]})
     frame.write_csv(tmp_path / "t.csv")
