@@ -28,7 +28,7 @@ def fetch_document(model: type[Document], store: Store, key: str) -> Document:
 def load_document(model: type[Document], path: Path) -> Document:
     """Read the document in a file; raises InputError, or OSError."""
     with path.open("rb") as stream:
-        return read_document(model, stream.read(MOST_BYTES + 1), str(path))
+        return read_document(model, stream.read(min(MOST_BYTES, path.stat().st_size) + 1), str(path))
 
 
 def read_document(model: type[Document], content: bytes, name: str) -> Document:

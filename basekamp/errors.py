@@ -6,7 +6,9 @@ BasekampError
 └── StoreError      the store cannot be reached, read or written
     ├── KeyExistsError     the key already holds other bytes; records are never overwritten
     ├── KeyMissingError    nothing lies under the key
-    └── ChecksumError      what was read is not what was written
+    ├── ChecksumError      what was read is not what was written
+    └── StoreDownError     the store does not answer now, and may later
+        └── ResultsWaitError   so what was trained waits on this machine for `basekamp sync`; exit code 3
 
 Each message is one sentence: what was got, what is allowed, what to do.
 """
@@ -40,3 +42,13 @@ class KeyMissingError(StoreError):
 
 class ChecksumError(StoreError):
     """What was read is not what was written."""
+
+
+class StoreDownError(StoreError):
+    """The store does not answer now, and may later."""
+
+
+class ResultsWaitError(StoreDownError):
+    """The store is down, and what was trained waits on this machine for `basekamp sync`."""
+
+    exit_code = 3

@@ -37,6 +37,7 @@ __all__ = [
     "DataSettings",
     "Experiment",
     "Metric",
+    "Reading",
     "Split",
     "Sweep",
     "load_experiment",
@@ -66,6 +67,23 @@ class Split(Section):
         return self
 
 
+class Reading(Section):
+    """How text is read where its file does not say so itself."""
+
+    on_bad_row: Literal["refuse", "quarantine"] = Field(
+        default="refuse", description="refuse, or quarantine to put rows that cannot be read into quarantine.csv"
+    )
+    missing: tuple[str, ...] = Field(
+        default=("", "NA"), description="a list of the texts that mean a missing value, such as ['', NA, '?']"
+    )
+    types: dict[Column, Literal["text", "number", "bool", "date"]] = Field(
+        default={}, description="a mapping from columns to text, number, bool or date"
+    )
+    delimiter: Literal["", ",", ";", "\t", "|"] = Field(
+        default="", description="one of ',', ';', '\\t' and '|', or nothing to find it"
+    )
+
+
 class DataSettings(Section):
     """Where the rows come from and what is to be predicted from them."""
 
@@ -81,6 +99,7 @@ class DataSettings(Section):
         description="a whole number of 0 or more: categories seen less often become one 'other'",
     )
     split: Split = Field(default=Split(), description="a mapping such as {validation: 0.15, test: 0.2}")
+    reading: Reading = Field(default=Reading(), description="a mapping such as {missing: ['', NA, '?']}")
     version: Literal["bytes", "content"] = Field(
         default="bytes", description="bytes or content: what makes the data other data, the file or the rows in it"
     )

@@ -21,22 +21,22 @@ Value = bool | int | float | str
 
 MAX_BYTES = 255  # what ext4, XFS, APFS and NTFS allow one file name
 _MAX_READ_BYTES = 1024
-_MAX_CUT = 999_999_999  # nine digits, as `_CUT` reads
+_MAX_CUT = 999_999_999  # nine digits, as `CUT` reads
 
 _KEY = r"[A-Za-z_][A-Za-z0-9_]*"
-_FIELD_START = re.compile(rf"\.({_KEY})-")
+FIELD_START = re.compile(rf"\.({_KEY})-")
 _WHOLE_KEY = re.compile(_KEY)
 _EXTENSION = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_ID = re.compile(r"[a-z][0-9a-z]{7,15}")
-_CUT = re.compile(r"([0-9]{1,9})more")
+ID = re.compile(r"[a-z][0-9a-z]{7,15}")
+CUT = re.compile(r"([0-9]{1,9})more")
 # The bound on digits stays under every limit that Python can set on reading integers.
-_NUMBER = re.compile(
+NUMBER = re.compile(
     r"(0|-?[1-9][0-9]{0,254})|(-?[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+))",
 )
 _REFUSED = re.compile(r"[/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _UNSAFE = re.compile(rf"[^A-Za-z0-9_.+-]+|\A\.|\.(?=\.|\Z|{_KEY}-)")
-_WORDS: dict[str, Value] = {
+WORDS: dict[str, Value] = {
     "true": True,
     "True": True,
     "false": False,
@@ -49,6 +49,7 @@ _WORDS: dict[str, Value] = {
 _EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 _EXAMPLE = '{"model": "mlp", "fields": {"n_layers": 3}, "extension": "pth"}'
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's: no i, l, o, u
+_OWN_ID = re.compile(rf"r[{_BASE32}]{{12}}")
 
 
 @dataclass(frozen=True)
@@ -82,22 +83,22 @@ def parse_name(text: str, *, aliases: Mapping[str, str] | None = None) -> Name:
             f"{_show(text)} ends in {_show(extension)}, which is no extension: "
             "end the name in '.' and letters, digits or '_', such as .pth."
         )
-    pieces = _FIELD_START.split(body)
+    pieces = FIELD_START.split(body)
     keys, values = pieces[1::2], pieces[2::2]
     record_id, cut = None, 0
-    if keys and keys[-1] == "id" and _ID.fullmatch(values[-1]):
+    if keys and keys[-1] == "id" and ID.fullmatch(values[-1]):
         del keys[-1]
         record_id = values.pop()
-    if keys and keys[-1] == "cut" and (match := _CUT.fullmatch(values[-1])):
+    if keys and keys[-1] == "cut" and (match := CUT.fullmatch(values[-1])):
         del keys[-1], values[-1]
         cut = int(match[1])
     if aliases:
         keys = [aliases.get(key, key) for key in keys]
-    fields = dict(zip(keys, map(_read_value, values), strict=True))
+    fields = dict(zip(keys, map(read_value, values), strict=True))
     if len(fields) != len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise InputError(f"{_show(text)} gives the key {twice!r} more than once: keep one of them.")
-    return Name(_unescape(pieces[0]), fields, extension, record_id, cut)
+    return Name(unescape(pieces[0]), fields, extension, record_id, cut)
 
 
 def format_name(name: Name, *, first: Collection[str] = ()) -> str:
@@ -144,7 +145,7 @@ def new_id(when: datetime, run: str) -> str:
         raise InputError(f"The time {when.isoformat()} has no time zone: give one, such as datetime.now(UTC).")
     seconds = (when - _EPOCH) // timedelta(seconds=1)
     if not 0 <= seconds < 1 << 30:
-        raise InputError(f"The time {when.isoformat()} is out of range: ids reach from 2020 to 2053.")
+        raise InputError(f"The time {when.isoformat()} is out of range, 2020 to 2053: set this machine's clock.")
     digest = hashlib.sha256(run.encode("utf-8", "surrogatepass")).digest()
     return f"r{_base32(seconds)}{_base32(int.from_bytes(digest[:4]) >> 2)}"
 
@@ -155,9 +156,15 @@ def id_digest(id: str) -> str:
     return id[-6:]
 
 
+def has_time(id: str) -> bool:
+    """Whether `new_id` made an id; those of other tools tell no time."""
+    return _OWN_ID.fullmatch(id) is not None
+
+
 def id_time(id: str) -> datetime:
-    """When an id that `new_id` made was made, to the second."""
-    _check_id(id)
+    """When an id that `new_id` made was made, to the second; raises InputError for any other."""
+    if not has_time(id):
+        raise InputError(f"The id {_show(id)} tells no time: only ids that basekamp made do.")
     seconds = 0
     for character in id[1:7]:
         seconds = seconds << 5 | _BASE32.index(character)
@@ -187,15 +194,16 @@ def _base32(number: int) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _read_value(text: str) -> Value:
+def read_value(text: str) -> Value:
     """Give a value its type back; what holds an escape is always a string. Settings recur from name to name."""
-    match = _NUMBER.fullmatch(text)
+    match = NUMBER.fullmatch(text)
     if match is None:
-        return _WORDS[text] if text in _WORDS else _unescape(text)
+        return WORDS[text] if text in WORDS else unescape(text)
     return int(text) if match[1] else float(text)
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
+    """Read a text that a name holds as text, whatever it looks like."""
     return _ESCAPES.sub(_decode, text) if "%" in text else text
 
 
@@ -212,7 +220,7 @@ def _format_model(model: str) -> str:
 
 
 def _format_value(key: str, value: object) -> str:
-    """Write a value so that `_read_value` gives it back."""
+    """Write a value so that `read_value` gives it back."""
     if not isinstance(value, bool | int | float | str) and getattr(value, "shape", None) == ():
         value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, bool):
@@ -234,8 +242,8 @@ def _format_text(key: str, value: str) -> str:
     text = _escape(value)
     if "%" in text:
         return text
-    marker = {"id": _ID, "cut": _CUT}.get(key)
-    is_misread = text in _WORDS or _NUMBER.fullmatch(text) or (marker and marker.fullmatch(text))
+    marker = {"id": ID, "cut": CUT}.get(key)
+    is_misread = text in WORDS or NUMBER.fullmatch(text) or (marker and marker.fullmatch(text))
     return f"%{ord(text[0]):02X}{text[1:]}" if is_misread else text
 
 
@@ -302,7 +310,7 @@ def _check_parts(name: Name) -> None:
 
 
 def _check_id(id: object) -> None:
-    if not isinstance(id, str) or not _ID.fullmatch(id):
+    if not isinstance(id, str) or not ID.fullmatch(id):
         raise InputError(
             f"The id {_show(id)} is not allowed: use 8 to 16 lower-case letters and digits, a letter first."
         )

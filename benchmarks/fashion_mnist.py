@@ -55,7 +55,7 @@ def _prepare(folder: Path) -> None:
     )
     for name, arrays in splits.items():
         save_split(folder, name, arrays)
-    schema = schema.model_copy(update={"dataset_fingerprint": content_fingerprint(schema, splits)})
+    schema = schema.model_copy(update={"dataset_fingerprint": content_fingerprint(schema, folder)})
     (folder / "schema.json").write_text(schema.model_dump_json())
 
 

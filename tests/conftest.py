@@ -1,7 +1,7 @@
 """Fixtures that more than one test file uses."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -97,3 +97,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BASEKAMP_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("BASEKAMP_PROGRESS", raising=False)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def held(record_property: Callable[[str, object], None]) -> Callable[[str, int, str], None]:
+    """Tell a fault, how often it was made and what held; the table of all stands at the end of the test run."""
+    return lambda fault, count, what: record_property("held", (fault, count, what))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("passed")
+    rows = [value for report in reports for name, value in report.user_properties if name == "held"]
+    if rows:
+        terminalreporter.section("faults that were held out against")
+    for fault, count, what in rows:
+        terminalreporter.write_line(f"{fault:<64} {count:>6}  {what}")

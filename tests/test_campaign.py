@@ -1,14 +1,20 @@
-"""Working through an experiment: when an undecided attempt is looked at again, and with how many seeds."""
+"""Working through an experiment: what is refused before it begins, and when an undecided attempt is tried again."""
 
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
 
 from basekamp.cluster import campaign
-from basekamp.errors import InputError
+from basekamp.errors import BasekampError, InputError, ResultsWaitError, StoreDownError
 from basekamp.experiment import Experiment
 from basekamp.records.shelf import Row
+from basekamp.storage.pool import QUICK
+from basekamp.storage.s3 import S3Store
 
 EXPERIMENT = Experiment.model_validate(
     {
@@ -77,3 +83,121 @@ def test_no_more_seeds_than_the_file_has_are_refused(tmp_path, most):
         InputError, match=f"--until-decided {most} is not allowed: use more than the 3 seeds of the file"
     ):
         campaign.run_experiment(EXPERIMENT, store=str(tmp_path), display=Display(), **options)
+
+
+def refuse(status: int, code: str) -> type[BaseHTTPRequestHandler]:
+    """A service that answers every request with this error."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def reach(s3_env, monkeypatch):
+    """Lets the environment reach a service of a handler."""
+    servers = []
+
+    def start(handler: type[BaseHTTPRequestHandler]) -> None:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        servers.append(server)
+        monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def refused_at_the_start(store: str, home: Path) -> str:
+    with pytest.raises(BasekampError) as caught:
+        campaign.run_experiment(EXPERIMENT, store=store, attempts=["wide"], gpus="0", display=Display())
+    assert not list(home.glob("*/*"))
+    return str(caught.value)
+
+
+def test_wrong_credentials_are_told_before_anything_is_trained(s3_env, home, monkeypatch, held):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    assert "access was refused (SignatureDoesNotMatch); check the credentials" in refused_at_the_start(s3_env, home)
+    held("wrong credentials at the start of a run", 1, "refused before the first epoch")
+
+
+def test_a_missing_bucket_is_told_before_anything_is_trained(s3_env, home, held):
+    assert "the bucket does not exist; create it" in refused_at_the_start("s3://never-made", home)
+    held("missing bucket at the start of a run", 1, "refused before the first epoch")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (507, "XMinioStorageFull", "no space is left there (XMinioStorageFull); make room"),
+        (403, "QuotaExceeded", "no space is left there (QuotaExceeded); make room"),
+        (403, "RequestTimeTooSkewed", "UTC, is not the service's; set it right"),
+    ],
+)
+def test_what_waiting_does_not_mend_is_told_before_anything_is_trained(s3_env, home, reach, held, status, code, said):
+    reach(refuse(status, code))
+    assert said in refused_at_the_start(s3_env, home)
+    held(f"{code} at the start of a run", 1, "refused before the first epoch")
+
+
+@pytest.mark.parametrize("years", [-2, 2])
+def test_a_clock_that_the_service_does_not_share_is_told(s3_env, home, monkeypatch, years):
+    monkeypatch.setattr("minio.api.time.utcnow", lambda: datetime.now(UTC) + timedelta(days=365 * years))
+    assert "the clock of this machine" in refused_at_the_start(s3_env, home)
+
+
+@pytest.mark.parametrize("year", [1970, 2060])
+def test_a_clock_by_which_no_record_can_be_made_is_told_before_anything_is_trained(
+    tmp_path, home, monkeypatch, held, year
+):
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(year, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(campaign, "datetime", Clock)
+    assert "is out of range, 2020 to 2053: set this machine's clock" in refused_at_the_start(str(tmp_path / "s"), home)
+    held(f"clock of {year} at the start of a run", 1, "refused before the first epoch")
+
+
+@pytest.mark.parametrize("status", [None, 500, 503])
+def test_a_run_goes_on_while_the_store_is_down_and_says_so_at_its_end(s3_env, home, monkeypatch, reach, held, status):
+    if status:
+        reach(refuse(status, "InternalError"))
+    else:
+        monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", "http://127.0.0.1:9")
+    trained = []
+
+    def run_locally(package, arguments, run, *, observer):
+        trained.append(arguments["attempt"])
+        raise ResultsWaitError("It waits.")
+
+    monkeypatch.setattr(campaign, "run_locally", run_locally)
+    monkeypatch.setattr(S3Store.__init__, "__kwdefaults__", {"patience": QUICK})
+    display = Display()
+    with pytest.raises(ResultsWaitError, match="wait on this machine: baseline, wide; `basekamp sync`") as caught:
+        campaign.run_experiment(EXPERIMENT, store=s3_env, attempts=["wide"], gpus="0", display=display)
+    assert trained == ["baseline", "wide"] and caught.value.exit_code == 3
+    assert "The training goes on, and its results wait on this machine." in display.lines[0]
+    held("store down for a whole run", 1, "all was trained and waits, exit code 3")
+
+
+def test_a_sweep_needs_its_store(s3_env, home, monkeypatch):
+    monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(StoreDownError, match="no connection"):
+        campaign.run_sweep(EXPERIMENT, store=s3_env, gpus="0", display=Display())

@@ -100,7 +100,7 @@ def test_prepare_data_defaults_equal_the_librarys():
     theirs = {name: DataSettings.model_fields[name].default for name in ("task", "rare")}
     theirs |= {name: Split.model_fields[name].default for name in ("validation", "test", "group", "time")}
     theirs["data_version"] = DataSettings.model_fields["version"].default
-    assert ours == {**theirs, "drop": [], "data_fingerprint": "", "code_version": ""}
+    assert ours == {**theirs, "drop": [], "reading": {}, "data_fingerprint": "", "code_version": ""}
 
 
 def test_import_of_basekamp_and_help_load_neither_torch_nor_kfp():

@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basekamp.errors import InputError
+from basekamp.records.columns import Column
 from basekamp.records.conditions import parse_condition
 
 ROW = {"n_layers": 3, "lr": 1e-3, "act": "gelu", "fast": True, "accuracy": math.nan, "note": "it's 10", "code": "10"}
 
 
 def holds(text, row=ROW):
-    return parse_condition(text)[0](row.get)
+    return parse_condition(text)[0](lambda key: Column.of([row.get(key)])).item()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from basekamp.data.prepare import prepare_data
 from basekamp.data.sources import source_fingerprint
 from basekamp.data.split import assign_sides, hash_column, hash_images
 from basekamp.errors import InputError
-from basekamp.experiment import DataSettings
+from basekamp.experiment import DataSettings, Reading
 
 SPLITS = ("train", "validation", "test")
 
@@ -423,3 +423,20 @@ def test_a_dropped_group_still_decides_and_rows_without_one_stand_alone(tmp_path
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     assert sum(prepared(tmp_path, table()).schema.rows.values()) == 400
+
+
+def test_rows_that_cannot_be_read_are_put_aside_and_counted(tmp_path: Path) -> None:
+    lines = [f"{i},{'red' if i % 2 else 'blue'},{i % 3}" for i in range(400)]
+    lines[7], lines[200], lines[300] = "7,red", '200,"blue,1', "abc,blue,2"
+    source = tmp_path / "t.csv"
+    source.write_text("\n".join(["a,color,label", *lines]) + "\n")
+    settings = DataSettings(source=str(source), target="label")
+    with pytest.raises(InputError, match="line 9 of t.csv has 2 values, the header 3: mend it, or set"):
+        prepare_data(settings, tmp_path / "data")
+    settings = settings.model_copy(update={"reading": Reading(on_bad_row="quarantine")})
+    dataset = prepare_data(settings, tmp_path / "data")
+    assert (dataset.schema.cleaning.rows_quarantined, dataset.schema.cleaning.rows_read) == (3, 397)
+    assert "put aside in quarantine.csv</td><td>3" in (dataset.directory / "profile.html").read_text()
+    rows = pl.read_csv(dataset.directory / "quarantine.csv").rows()
+    assert [(line, row) for _, line, _, row in rows] == [(9, "7,red"), (202, '200,"blue,1'), (302, "abc,blue,2")]
+    assert [reason[:12] for _, _, reason, _ in rows] == ["has 2 values", "has a quote ", "has 'abc' in"]

@@ -452,6 +452,13 @@ REPLACEMENTS = [
     ),
     ("target: y", "target: y, drop: [a, a]", "data.drop names 'a' twice: keep one."),
     ("target: y", "target: y, drop: [y]", "data.drop holds the target 'y': take it out."),
+    (
+        "target: y",
+        "target: y, reading: {on_bad_row: skip}",
+        "data.reading.on_bad_row='skip' is not allowed: use refuse",
+    ),
+    ("target: y", "target: y, reading: {types: {a: int}}", "data.reading.types.a='int' is not allowed: use"),
+    ("target: y", "target: y, reading: {delimiter: ' '}", "data.reading.delimiter=' ' is not allowed: use one of"),
     ("target: y", "target: y, rare: -1", "data.rare=-1 is not allowed: use a whole number of 0 or more"),
     ("target: y", "target: y, split: {group: y}", "data.split.group='y' is the target: use another column"),
     (

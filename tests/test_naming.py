@@ -448,11 +448,11 @@ def test_id_digest_of_a_retry_is_the_same():
         ),
         (
             datetime(2019, 12, 31, tzinfo=UTC),
-            "The time 2019-12-31T00:00:00+00:00 is out of range: ids reach from 2020 to 2053.",
+            "The time 2019-12-31T00:00:00+00:00 is out of range, 2020 to 2053: set this machine's clock.",
         ),
         (
             datetime(2055, 1, 1, tzinfo=UTC),
-            "The time 2055-01-01T00:00:00+00:00 is out of range: ids reach from 2020 to 2053.",
+            "The time 2055-01-01T00:00:00+00:00 is out of range, 2020 to 2053: set this machine's clock.",
         ),
     ],
 )

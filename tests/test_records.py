@@ -69,9 +69,7 @@ class Clock(datetime):
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    monkeypatch.setattr(compare, "datetime", Clock)
-    monkeypatch.setattr(gate, "datetime", Clock)
-    monkeypatch.setattr(rebase, "datetime", Clock)
+    monkeypatch.setattr("basekamp.records.shelf.datetime", Clock)
     monkeypatch.setattr(Clock, "step", timedelta(seconds=1))
     return Clock
 
@@ -146,7 +144,7 @@ def climbed_once(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("climbed")
     camp = Camp(trained, folder, str(folder / "store"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "datetime", Clock)
+        patch.setattr("basekamp.records.shelf.datetime", Clock)
         for recipe in ("baseline", "slower", "faster", "deep"):
             camp.compare(recipe)
             shutil.copy(folder / "report.html", folder / f"{recipe}.html")
@@ -940,8 +938,9 @@ def test_cut_names_are_listed_with_what_they_tell(climbed):
 
 def test_questions_of_one_run_have_one_digest_and_others_another():
     make: Callable[..., Question] = lambda run="r", attempt="a": Question("e", attempt, "", 0.1, run)  # noqa: E731
-    assert make().is_of(make().new_id())
-    assert not make(run="other").is_of(make().new_id()) and not make(attempt="b").is_of(make().new_id())
+    made = make().new_id(datetime.now(UTC))
+    assert make().is_of(made)
+    assert not make(run="other").is_of(made) and not make(attempt="b").is_of(made)
 
 
 def test_a_training_with_one_seed_is_refused_and_leaves_nothing(trained, camp, monkeypatch):

@@ -445,7 +445,7 @@ def test_run_tells_params_epochs_verdict_and_artifacts(tmp_path, mlflow, mlflow_
     assert sorted(entry.path for entry in mlflow.list_artifacts(faster.info.run_id)) == ["model.pth", "report.html"]
     assert "Ten times the learning rate" in faster.data.tags["mlflow.note.content"]
     synced = basekamp("sync", cwd=tmp_path, MLFLOW_TRACKING_URI=mlflow_server.url)
-    assert (synced.returncode, synced.stdout) == (0, "Trackers have all there is.\n")
+    assert (synced.returncode, synced.stdout) == (0, "No result waits, and trackers have all there is.\n")
 
 
 @pytest.mark.slow
@@ -491,4 +491,5 @@ def test_wandb_offline_has_params_epochs_and_verdict_in_one_run(tmp_path):
     assert (values["lr"], values["seeds"], values["verdict"]) == (0.01, 3, record["verdict"])
     assert values["accuracy"] == pytest.approx(record["metrics"]["accuracy"], rel=1e-4)
     assert values["epoch"] == 4 and "validation_accuracy/seed-2" in values
-    assert basekamp("sync", cwd=tmp_path, WANDB_MODE="offline").stdout == "Trackers have all there is.\n"
+    synced = basekamp("sync", cwd=tmp_path, WANDB_MODE="offline")
+    assert synced.stdout == "No result waits, and trackers have all there is.\n"

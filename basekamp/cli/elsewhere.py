@@ -1,4 +1,4 @@
-"""Commands that trade with other tools: trackers that missed something, results from before."""
+"""Commands that trade with other places: stores and trackers that missed something, results from before."""
 
 import json
 import sys
@@ -12,16 +12,21 @@ from basekamp.cli.options import DEFAULT_STORE, JSON_OPTION, STORE_OPTION, pair,
 @click.option("--store", default="", help="Send as well what runs on a cluster left in this s3:// or minio:// store.")
 @JSON_OPTION
 def sync(store: str, as_json: bool) -> None:
-    """Send trackers what they missed while they were down; exit code 1 when something is left."""
+    """Bring up results that wait for their store, and send trackers what they missed; exit code 1 if something is left.
+
+    Results wait where the store was down at the end of their training; each is judged and recorded once.
+    """
     from dataclasses import asdict
 
+    from basekamp.records.waiting import Brought, bring_up
     from basekamp.storage import open_store
+    from basekamp.tracking.sync import Delivery
     from basekamp.tracking.sync import sync as send_all
 
-    told = send_all(open_store(store_url(store)) if store else None)
-    lines = [delivery.text() for delivery in told] or ["Trackers have all there is."]
-    click.echo(json.dumps([asdict(delivery) for delivery in told], indent=1) if as_json else "\n".join(lines))
-    sys.exit(1 if any(delivery.left for delivery in told) else 0)
+    told: list[Brought | Delivery] = [*bring_up(), *send_all(open_store(store_url(store)) if store else None)]
+    lines = [one.text() for one in told] or ["No result waits, and trackers have all there is."]
+    click.echo(json.dumps([asdict(one) for one in told], indent=1) if as_json else "\n".join(lines))
+    sys.exit(1 if any(one.left for one in told) else 0)
 
 
 @click.command("import")

@@ -59,14 +59,14 @@ def runs(
 
     CONDITION compares keys and values with = != < <= > >= and `in (a, b)`, joined by and, or, not and brackets.
     """
-    from basekamp.records.leaderboard import best_first, group_rows, select_rows
+    from basekamp.records.leaderboard import best_first, group_rows, joined, select_rows
     from basekamp.report import leaderboard as shown
 
     if sum([*formats.values(), workbook is not None]) > 1:
         raise InputError("--csv, --markdown, --json and --xlsx are one of a kind: choose one of them.")
     shelves = _shelves(place, store)
-    rows = [row for shelf in shelves for row in (*(shelf.every if all_lineages else shelf.rows), *shelf.imported)]
-    chosen = select_rows(best_first(rows), conditions, sort_key, top=None if group_keys else top)
+    rows = joined([part for shelf in shelves for part in (shelf.every if all_lineages else shelf.rows, shelf.imported)])
+    chosen = select_rows(best_first(select_rows(rows, conditions)), (), sort_key, top=None if group_keys else top)
     if workbook:
         from basekamp.report.workbook import write_workbook
 

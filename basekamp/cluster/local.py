@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from basekamp import errors
+from basekamp.records.waiting import waiting_folder
 from basekamp.training.progress import VARIABLE as PROGRESS_VARIABLE
-from basekamp.work import work_directory
+from basekamp.work import WAITING_VARIABLE, work_directory
 
 StepState = Literal["running", "done", "reused", "failed"]
 Observer = Callable[[str, StepState], None]
@@ -70,7 +71,8 @@ def run_locally(package: Path, arguments: Mapping[str, object], run: LocalRun, *
 
     work = work_directory()
     stream = _WatchedLog(run.log, observer)
-    with stream, _quiet_kfp(stream), _environment(PROGRESS_VARIABLE, str(run.progress)):
+    told = {PROGRESS_VARIABLE: str(run.progress), WAITING_VARIABLE: str(waiting_folder())}
+    with stream, _quiet_kfp(stream), _environment(told):
         local.init(
             runner=local.SubprocessRunner(use_venv=False),
             pipeline_root=str(work / "runs"),
@@ -82,6 +84,11 @@ def run_locally(package: Path, arguments: Mapping[str, object], run: LocalRun, *
             pipeline(**arguments)
         except RuntimeError as error:
             raise stream.error(error) from error
+        except OSError as error:
+            raise errors.BasekampError(
+                f"the work folder {work} cannot be used ({error.strerror or error}): make room there and run it again, "
+                "what is done is kept."
+            ) from error
         finally:
             run.progress.unlink(missing_ok=True)
 
@@ -98,18 +105,21 @@ class _WatchedLog(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with self.lock:
-            self.file.write(text)
+            with contextlib.suppress(OSError):  # a full disk may end the log, and no run
+                self.file.write(text)
             *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             self._read(_COLORS.sub("", line))
         return len(text)
 
     def flush(self) -> None:
-        if not self.file.closed:
-            self.file.flush()
+        with contextlib.suppress(OSError):
+            if not self.file.closed:
+                self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):
+            self.file.close()
         super().close()
 
     def error(self, cause: Exception) -> errors.BasekampError:
@@ -148,13 +158,14 @@ def _quiet_kfp(stream: _WatchedLog) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

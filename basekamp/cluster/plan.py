@@ -101,6 +101,7 @@ def _common_values(
         "time": data.split.time,
         "data_version": data.version,
         "checks": data.checks,
+        "reading": data.reading.model_dump(mode="json", exclude_defaults=True),
         "gpus": gpus,
         **PLACEMENT,
         "evaluation_gpus": "0" if gpus == "0" else "1",

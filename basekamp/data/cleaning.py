@@ -11,8 +11,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from basekamp.data.dataset import Cleaning
-from basekamp.data.readers import ImageTable
+from basekamp.data.images import ImageTable
 from basekamp.data.split import Hashes, combine_columns, first_of_each, hash_column, hash_images, time_places
+from basekamp.data.table import Table
 from basekamp.data.target import EncodedTarget, check_missing, encode_target
 from basekamp.errors import InputError
 
@@ -23,33 +24,43 @@ if TYPE_CHECKING:
 class CleanRows(NamedTuple):
     """Rows fit for use. `rows` hashes each row's content, `places` decides its side of the split.
 
-    numbers: the row of the source, from 1. dates: its columns of dates, those that are dropped as well.
+    numbers: the row of the source, from 1. dates: a table's columns of dates, those that are dropped as well.
     """
 
-    inputs: pl.DataFrame | NDArray[np.uint8]
+    inputs: Table | NDArray[np.uint8]
     target: EncodedTarget
     rows: Hashes
     places: Hashes
     numbers: NDArray[np.int64]
     cleaning: Cleaning
-    dates: pl.DataFrame
+    dates: Table | None
 
     def sorted(self) -> "CleanRows":
-        """The same rows in an order of their own content, columns by name: alike however the source lays them out."""
+        """The same rows in an order of their own content, columns by name: alike however the source lays them out.
+
+        A table's rows are read into memory.
+        """
         order = np.argsort(self.rows, kind="stable")
-        inputs = self.inputs[order]
         return CleanRows(
-            inputs=inputs.select(sorted(inputs.columns)) if isinstance(inputs, pl.DataFrame) else inputs,
+            inputs=_in_order(self.inputs, order) if isinstance(self.inputs, Table) else self.inputs[order],
             target=self.target._replace(y=self.target.y[order]),
             rows=self.rows[order],
             places=self.places[order],
-            cleaning=self.cleaning,
             numbers=self.numbers[order],
-            dates=self.dates[order] if self.dates.width else self.dates,
+            cleaning=self.cleaning,
+            dates=None if self.dates is None else _in_order(self.dates, order),
         )
 
 
-def clean_table(frame: pl.DataFrame, settings: "DataSettings") -> CleanRows:
+class _RowHashes(NamedTuple):
+    """Hashes [n] of a row's every column, of the columns that are not dropped, and of what decides its side."""
+
+    whole: Hashes
+    rows: Hashes
+    places: Hashes
+
+
+def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
     """Check and clean a table.
 
     Rows are exact duplicates when they agree in every column of the source, dropped ones included: two
@@ -60,40 +71,59 @@ def clean_table(frame: pl.DataFrame, settings: "DataSettings") -> CleanRows:
 
     Raises: InputError.
     """
-    _check_columns(frame, settings)
-    frame = frame.with_columns(pl.selectors.float().fill_nan(None))
-    read = frame.height
-    check_missing(frame[settings.target])
-    numbers = np.flatnonzero(frame[settings.target].is_not_null().to_numpy()) + 1
-    frame = frame.drop_nulls(settings.target)
-    hashes = {column.name: hash_column(column) for column in frame}
-    first = first_of_each(combine_columns(hashes))
-    missing = read - frame.height
-    frame = frame.filter(pl.Series(first))
-    group = settings.split.group
-    rows = combine_columns({name: h[first] for name, h in hashes.items() if name not in settings.drop})
-    places = rows
-    if settings.split.time:
-        places = time_places(frame[settings.split.time])
-    elif group:
-        places = np.where(frame[group].is_null().to_numpy(), rows, hashes[group][first])
-    inputs = frame.drop(settings.target, group, *settings.drop, strict=False)
-    _check_inputs(inputs)
+    _check_columns(table.columns, settings)
+    table = table.with_columns(pl.selectors.float().fill_nan(None))
+    target = table.column(settings.target)
+    check_missing(target)
+    known = target.is_not_null().to_numpy()
+    hashes = _hash_rows(table, settings)
+    first = first_of_each(hashes.whole[known])
+    kept = known.copy()
+    kept[known] = first
+    left_out = {settings.target, settings.split.group, *settings.drop}
+    inputs = table.only(kept, [name for name in table.columns if name not in left_out])
+    _check_inputs(inputs.schema)
+    time = settings.split.time
+    dates = [name for name, dtype in table.schema.items() if dtype.base_type() in (pl.Date, pl.Datetime)]
     return CleanRows(
         inputs=inputs,
-        target=encode_target(frame[settings.target], task=settings.task),
-        rows=rows,
-        places=places,
-        numbers=numbers[first],
+        target=encode_target(target.filter(pl.Series(kept)), task=settings.task),
+        rows=hashes.rows[kept],
+        places=time_places(table.column(time).filter(pl.Series(kept))) if time else hashes.places[kept],
+        numbers=np.flatnonzero(kept) + 1,
         cleaning=Cleaning(
-            rows_read=read,
+            rows_read=table.height,
+            rows_quarantined=table.quarantined,
             duplicates_dropped=int((~first).sum()),
-            missing_target_dropped=missing,
+            missing_target_dropped=int((~known).sum()),
             dropped_columns=settings.drop,
-            missing_values={c.name: c.null_count() for c in inputs if c.null_count()},
+            missing_values={name: count for name in inputs.columns if (count := inputs.column(name).null_count())},
         ),
-        dates=frame.select(pl.selectors.date() | pl.selectors.datetime()),
+        dates=table.only(kept, dates),
     )
+
+
+def _in_order(table: Table, order: NDArray[np.int64]) -> Table:
+    columns = [table.column(name).gather(order) for name in sorted(table.columns)]
+    return Table([pl.DataFrame(columns).lazy()], table.name)
+
+
+def _hash_rows(table: Table, settings: "DataSettings") -> _RowHashes:
+    """Hash rows batch by batch."""
+    group = settings.split.group
+    whole, rows = np.empty(table.height, np.uint64), np.empty(table.height, np.uint64)
+    places = np.empty(table.height, np.uint64) if group else rows
+    start = 0
+    for batch in table.batches():
+        part = slice(start, start + batch.height)
+        hashes = {column.name: hash_column(column) for column in batch}
+        whole[part] = combine_columns(hashes)
+        kept = {name: h for name, h in hashes.items() if name not in settings.drop}
+        rows[part] = combine_columns(kept) if settings.drop else whole[part]
+        if group:
+            places[part] = np.where(batch[group].is_null().to_numpy(), rows[part], hashes[group])
+        start = part.stop
+    return _RowHashes(whole, rows, places)
 
 
 def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
@@ -119,23 +149,23 @@ def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
         places=rows[first],
         numbers=np.flatnonzero(first) + 1,
         cleaning=Cleaning(rows_read=len(labels), duplicates_dropped=int((~first).sum())),
-        dates=pl.DataFrame(),
+        dates=None,
     )
 
 
-def _check_columns(frame: pl.DataFrame, settings: "DataSettings") -> None:
+def _check_columns(columns: list[str], settings: "DataSettings") -> None:
     group, time = settings.split.group, settings.split.time
     for name in (settings.target, *settings.drop, *filter(None, [group, time])):
-        if name not in frame.columns:
-            raise InputError(_no_column(name, frame.columns))
+        if name not in columns:
+            raise InputError(_no_column(name, columns))
     if settings.target in (*settings.drop, group, time):
         raise InputError(f"{settings.target!r} is the target: take it out of data.drop and data.split.")
 
 
-def _check_inputs(inputs: pl.DataFrame) -> None:
-    if not inputs.width:
+def _check_inputs(inputs: pl.Schema) -> None:
+    if not inputs:
         raise InputError("no column is left to learn from: take a column out of data.drop.")
-    for name, dtype in inputs.schema.items():
+    for name, dtype in inputs.items():
         if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
             raise InputError(f"the column {name!r} is of type {dtype}: put it into data.drop or flatten it.")
 

@@ -9,6 +9,7 @@ frequent first; the last is any other category.
 
 import base64
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +18,9 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from basekamp.data.dataset import Schema, SplitArrays
+from basekamp.data.dataset import Schema
 from basekamp.data.encoding import as_numbers
+from basekamp.data.table import Table
 from basekamp.document import load_document
 from basekamp.errors import InputError
 
@@ -111,36 +113,35 @@ class Contract(BaseModel):
             return np.zeros((0, width), np.uint8)
 
 
-def make_contract(schema: Schema, train: pl.DataFrame) -> Contract:
-    """Describe training rows, of which the last column is the target."""
-    *inputs, target = train.iter_columns()
-    return Contract(
+def write_contract(directory: Path, schema: Schema, train: Table | NDArray[np.uint8], y: NDArray[Any]) -> None:
+    """Write contract.json and sample.parquet: 10,000 training rows at most, in random order, always the same.
+
+    `train` are the inputs before encoding, of which a column at a time is read; images are told by the mean and the
+    deviation of their pixels. The sample's last column is the target.
+    """
+    chosen = np.random.default_rng(0).permutation(len(y))[:SAMPLE_ROWS]
+    columns: list[Column] = []
+    sample: dict[str, pl.Series] = {}
+    for column in train.iter_columns() if isinstance(train, Table) else _image_columns(train):
+        if len(columns) < MOST_COLUMNS:
+            columns.append(_describe(column, FEWEST_OF_CATEGORY))
+        sample[column.name] = column.gather(chosen)
+    target = pl.Series(schema.target, np.array(schema.classes)[y] if schema.classes else y)
+    contract = Contract(
         task=schema.task,
         shape=schema.input_shape if schema.kind == "image" else (),
-        n_rows=train.height,
-        n_columns=len(inputs),
-        columns=tuple(_describe(column, FEWEST_OF_CATEGORY) for column in inputs[:MOST_COLUMNS]),
+        n_rows=len(y),
+        n_columns=len(sample),
+        columns=tuple(columns),
         target=_describe(target, 1),
     )
-
-
-def training_rows(schema: Schema, train: SplitArrays, inputs: pl.DataFrame | None) -> pl.DataFrame:
-    """The training rows as a contract sees them: inputs before encoding, the target last.
-
-    Images (`inputs` None) are told by the mean and the deviation of their pixels.
-    """
-    if inputs is None:
-        pixels = train.x.reshape(len(train.x), -1)
-        inputs = pl.DataFrame({"brightness": pixels.mean(1), "contrast": pixels.std(1)})
-    target = pl.Series(np.array(schema.classes)[train.y] if schema.classes else train.y)
-    return inputs.with_columns(target.alias(schema.target))
-
-
-def write_contract(directory: Path, contract: Contract, train: pl.DataFrame) -> None:
-    """Write contract.json and sample.parquet: 10,000 training rows at most, in random order, always the same."""
     (directory / CONTRACT_FILE).write_text(contract.model_dump_json(indent=1), encoding="utf-8")
-    chosen = np.random.default_rng(0).permutation(train.height)[:SAMPLE_ROWS]
-    train[chosen].write_parquet(directory / SAMPLE_FILE)
+    pl.DataFrame({**sample, target.name: target.gather(chosen)}).write_parquet(directory / SAMPLE_FILE)
+
+
+def _image_columns(images: NDArray[np.uint8]) -> Iterable[pl.Series]:
+    yield pl.Series("brightness", [float(image.mean()) for image in images])
+    yield pl.Series("contrast", [float(image.std()) for image in images])
 
 
 def read_contract(directory: Path) -> tuple[Contract, pl.DataFrame]:

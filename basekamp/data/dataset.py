@@ -1,15 +1,17 @@
 """The dataset folder: memory-mapped arrays, one per split and purpose, and the schema that explains them.
 
 schema.json  profile.json  profile.html  contract.json  sample.parquet  leakage.json
+quarantine.csv where rows were put aside
 train/  validation/  test/      each: x.npy  y.npy  rows.npy  numbers.npy, and groups.npy where rows belong together
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -43,6 +45,7 @@ class Cleaning(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     rows_read: int = 0
+    rows_quarantined: int = 0
     duplicates_dropped: int = 0
     missing_target_dropped: int = 0
     dropped_columns: tuple[str, ...] = ()
@@ -88,7 +91,7 @@ class SplitArrays(NamedTuple):
     """One split: x uint8 [n, c, h, w] or float32 [n, d], y int64 or float32 [n], rows and groups uint64 [n] (hashes).
 
     Rows with one value of `split.group` have one hash in groups; without that setting there are no groups. numbers
-    int64 [n] counts the source's rows from 1; a data set made elsewhere may lack it.
+    int64 [n] counts the source's rows from 1, without those put aside; a data set made elsewhere may lack it.
     """
 
     x: NDArray[Any]
@@ -181,19 +184,53 @@ def with_fewer_rows(data: Dataset, directory: Path, n_rows: int) -> Path:
 
 def save_split(directory: Path, name: str, arrays: SplitArrays) -> None:
     """Write one split's arrays into the folder."""
+    save_arrays(directory, name, arrays._asdict())
+
+
+def save_arrays(directory: Path, name: str, arrays: Mapping[str, NDArray[Any] | None]) -> None:
+    """Write some of a split's arrays, by their names, into the folder."""
     folder = directory / name
-    folder.mkdir(parents=True)
-    for part, values in arrays._asdict().items():
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, values in arrays.items():
         if values is not None:
             np.save(folder / f"{part}.npy", values, allow_pickle=False)
 
 
-def content_fingerprint(schema: Schema, splits: dict[str, SplitArrays]) -> str:
-    """Return 16 hex digits over the schema and what is learned from; the source's place does not enter."""
+class RowsFile:
+    """x of one split, float32 [n, d], while it is written a batch of rows at a time."""
+
+    def __init__(self, directory: Path, name: str, shape: tuple[int, int]) -> None:
+        (directory / name).mkdir(parents=True)
+        self._file = (directory / name / "x.npy").open("wb")
+        header = {"descr": npy.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(self._file, header)
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Write the next rows [m, d]."""
+        self._file.write(np.ascontiguousarray(rows).data)
+
+    def close(self) -> None:
+        """Let the file be read."""
+        self._file.close()
+
+
+def content_fingerprint(schema: Schema, directory: Path) -> str:
+    """Return 16 hex digits over the schema and what is learned from in a folder; the source's place does not enter."""
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(schema.model_dump_json(exclude={"source", "dataset_fingerprint"}).encode())
+    told = schema.model_dump_json(
+        exclude={"source": True, "dataset_fingerprint": True, "cleaning": {"rows_quarantined": True}}
+    )
+    digest.update(told.encode())
     for name in SPLITS:
-        for part, values in splits[name]._asdict().items():
+        for part in SplitArrays._fields:
             if part not in OPTIONAL:
-                digest.update(np.ascontiguousarray(values).data)
+                _each_piece(directory / name / f"{part}.npy", digest.update)
     return digest.hexdigest()
+
+
+def _each_piece(path: Path, act: Callable[[bytes], None]) -> None:
+    with path.open("rb") as file:
+        npy.read_magic(file)
+        npy.read_array_header_1_0(file)
+        while piece := file.read(1 << 20):
+            act(piece)

@@ -3,7 +3,7 @@
 n rows, d encoded columns: first numbers (standardised) and indicators of missing values, then category codes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +30,8 @@ class FittedFeatures(NamedTuple):
     rare_categories: dict[str, int]
 
 
-def fit_features(train: pl.DataFrame, *, rare: int) -> FittedFeatures:
-    """Decide from the training rows how each column is encoded.
+def fit_features(train: Iterable[pl.Series], *, rare: int) -> FittedFeatures:
+    """Decide from the training rows' columns, of which one at a time is held, how each is encoded.
 
     A column is constant when it has one value, missing counted as a value, or only categories seen less
     than `rare` times; an identifier when it is text that differs in most rows.
@@ -100,8 +100,8 @@ def as_numbers(values: pl.Series) -> NDArray[np.float64]:
     return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
-def _all_parts(frame: pl.DataFrame) -> Iterator[tuple[str, str, pl.Series]]:
-    for column in frame:
+def _all_parts(columns: Iterable[pl.Series]) -> Iterator[tuple[str, str, pl.Series]]:
+    for column in columns:
         parts: tuple[str, ...] = ("",)
         if column.dtype == pl.Date:
             parts = DATE_PARTS

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Schema, SplitArrays
 from basekamp.data.split import Hashes, hash_images
+from basekamp.data.table import BATCH_VALUES, Table
 
 LEAKAGE_FILE = "leakage.json"
 MOST_ROWS, MOST_NAMED, MOST_COLUMNS = 4000, 20, 200
@@ -95,11 +96,11 @@ class Leakage(Fact):
 class Rows(NamedTuple):
     """All clean rows [n]: inputs before encoding (None for images), the source's dates, targets, side of the split.
 
-    numbers: the row of the source, from 1.
+    numbers: the row of the source, from 1. Of a table one column at a time is read.
     """
 
-    inputs: pl.DataFrame | None
-    dates: pl.DataFrame
+    inputs: Table | None
+    dates: Table | None
     y: NDArray[Any]
     numbers: NDArray[np.int64]
     sides: NDArray[np.int8]
@@ -179,16 +180,21 @@ def score_of(task: str, targets: NDArray[Any], answers: NDArray[Any]) -> float:
 
 
 def _row_hashes(arrays: SplitArrays) -> Hashes:
-    x = np.ascontiguousarray(arrays.x)
-    return hash_images(x.view(np.uint8).reshape(len(x), -1))
+    """Hash rows batch by batch, for x may be larger than memory."""
+    hashes, rows = np.empty(len(arrays.x), np.uint64), max(1, BATCH_VALUES // arrays.x[0].size)
+    for start in range(0, len(hashes), rows):
+        x = np.ascontiguousarray(arrays.x[start : start + rows])
+        hashes[start : start + rows] = hash_images(x.view(np.uint8).reshape(len(x), -1))
+    return hashes
 
 
 def _group_leaks(schema: Schema, rows: Rows) -> Iterator[GroupLeak]:
     """Columns whose values tell more as names than by their order: what is true of one is not true of the next."""
     assert rows.inputs is not None
-    for column in rows.inputs.iter_columns():
-        if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum)):
+    for name, dtype in rows.inputs.schema.items():
+        if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum)):
             continue
+        column = rows.inputs.column(name)
         known = column.drop_nulls()
         distinct = known.n_unique()
         if FEWEST_VALUES <= distinct <= len(known) / 2 and len(known) <= distinct * MOST_PER_VALUE:
@@ -237,7 +243,8 @@ def _answers(sums: NDArray[np.float64], counts: NDArray[np.int64], task: str) ->
 
 def _time_leak(rows: Rows) -> TimeLeak | None:
     """The date that orders the source's rows most."""
-    leaks = [leak for column in rows.dates.iter_columns() if (leak := _order(rows, column)) is not None]
+    columns = rows.dates.iter_columns() if rows.dates else ()
+    leaks = [leak for column in columns if (leak := _order(rows, column)) is not None]
     return max(leaks, key=lambda leak: abs(leak.order), default=None)
 
 

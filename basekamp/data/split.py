@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from basekamp.data.dataset import SPLITS, SplitArrays
+from basekamp.data.dataset import SPLITS
 from basekamp.errors import InputError
 
 Hashes = NDArray[np.uint64]
@@ -31,9 +31,11 @@ def splitmix64(values: Hashes) -> Hashes:
     """
     with np.errstate(over="ignore"):
         values = values + np.uint64(0x9E3779B97F4A7C15)
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            values ^= values >> np.uint64(shift)
+            values *= np.uint64(factor)
+        values ^= values >> np.uint64(31)
+    return values
 
 
 def hash_text(text: bytes) -> int:
@@ -52,7 +54,8 @@ def combine_columns(columns: Mapping[str, Hashes]) -> Hashes:
     names = sorted(columns)
     combined = columns[names[0]]
     for name in names[1:]:
-        combined = splitmix64(combined) ^ columns[name]
+        combined = splitmix64(combined)
+        combined ^= columns[name]
     return splitmix64(combined)
 
 
@@ -71,9 +74,7 @@ def hash_images(images: NDArray[np.uint8], *, key: bytes = b"") -> Hashes:
 
 def first_of_each(hashes: Hashes) -> NDArray[np.bool_]:
     """Mark [n] where a hash occurs for the first time."""
-    first = np.zeros(len(hashes), bool)
-    first[np.unique(hashes, return_index=True)[1]] = True
-    return first
+    return pl.Series(hashes).is_first_distinct().to_numpy()
 
 
 def assign_sides(hashes: Hashes, *, validation: float, test: float) -> NDArray[np.int8]:
@@ -126,14 +127,14 @@ def check_sides(sides: NDArray[np.int8], labels: NDArray[np.int64], classes: tup
         )
 
 
-def check_groups(group: str, validation: SplitArrays) -> None:
-    """Refuse a validation split of a single group: nobody could tell how much another would differ.
+def check_groups(group: str, validation: Hashes) -> None:
+    """Refuse a validation split of a single group, by the hashes of its groups: nobody could tell how another differs.
 
     Raises: InputError.
     """
-    if len(np.unique(validation.groups)) < 2:  # type: ignore[arg-type]
+    if len(np.unique(validation)) < 2:
         raise InputError(
-            f"all {len(validation.y)} validation rows are of one group of {group!r}, at least 2 groups are needed: "
+            f"all {len(validation)} validation rows are of one group of {group!r}, at least 2 groups are needed: "
             "raise data.split.validation, or group by a column of more values."
         )
 

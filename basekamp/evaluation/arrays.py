@@ -37,7 +37,7 @@ def load_arrays(content: bytes, names: Sequence[str], *, optional: Sequence[str]
                 with archive.open(each) as member:
                     _check_header(member, each)  # type: ignore[arg-type]
             return {name: _read(archive, name) for name in wanted}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
         raise ValueError("its archive is damaged") from error
 
 

@@ -15,6 +15,7 @@ from basekamp.evaluation.arrays import MOST_BYTES, load_arrays
 from basekamp.evaluation.goals import METRICS
 from basekamp.evaluation.metrics import all_metrics
 from basekamp.storage import Store
+from basekamp.storage.protocol import whole_file, write_whole
 
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.npz"
@@ -73,7 +74,7 @@ class Evaluation(BaseModel):
         """Log the scorecard into a Kubeflow `Metrics` artifact, and write its file: without one nothing is cached."""
         for name, value in self.scorecard().items():
             metrics.log_metric(name, value)
-        Path(metrics.path).write_text(json.dumps(self.scorecard(), indent=1))
+        write_whole(Path(metrics.path), json.dumps(self.scorecard(), indent=1))
 
     def log_classification(self, metrics: Any) -> None:
         """Log confusion matrix and ROC, where there are any, into a `ClassificationMetrics` artifact and its file."""
@@ -81,7 +82,7 @@ class Evaluation(BaseModel):
             metrics.log_confusion_matrix(self.classes, self.confusion)
         if self.roc:
             metrics.log_roc_curve(self.roc.fpr, self.roc.tpr, self.roc.thresholds)
-        Path(metrics.path).write_text(self.model_dump_json(include={"classes", "confusion", "roc"}, indent=1))
+        write_whole(Path(metrics.path), self.model_dump_json(include={"classes", "confusion", "roc"}, indent=1))
 
 
 class Predictions(BaseModel):
@@ -98,8 +99,9 @@ class Predictions(BaseModel):
     groups: NDArray[np.uint64] | None = None
 
     def write(self, path: Path) -> None:
-        """Write as a compressed .npz file."""
-        np.savez_compressed(path, **{name: values for name, values in self if values is not None})
+        """Write as a compressed .npz file; raises StoreError."""
+        with whole_file(path) as stream:
+            np.savez_compressed(stream, **{name: values for name, values in self if values is not None})
 
     @classmethod
     def fetch(cls, store: Store, key: str) -> "Predictions":
@@ -147,15 +149,14 @@ def evaluate_model(
     data = load_dataset(dataset)
     predictions = predict_split(data, model, split=split, gpus=gpus)
     evaluation = judge_predictions(data, predictions, metric=metric, split=split)
-    directory.mkdir(parents=True, exist_ok=True)
     predictions.write(directory / PREDICTIONS_FILE)
-    (directory / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1))
+    write_whole(directory / EVALUATION_FILE, evaluation.model_dump_json(indent=1))
     if examine:
         from basekamp.diagnosis.network_health import NETWORK_FILE, examine_networks
         from basekamp.evaluation.worst import WORST_FILE, find_worst
 
-        (directory / NETWORK_FILE).write_text(examine_networks(data, model, predictions).model_dump_json(indent=1))
-        (directory / WORST_FILE).write_text(find_worst(data, predictions).model_dump_json(indent=1))
+        write_whole(directory / NETWORK_FILE, examine_networks(data, model, predictions).model_dump_json(indent=1))
+        write_whole(directory / WORST_FILE, find_worst(data, predictions).model_dump_json(indent=1))
     return evaluation
 
 

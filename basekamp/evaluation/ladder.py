@@ -15,6 +15,7 @@ from basekamp.diagnosis.data_health import DataHealth, examine_data
 from basekamp.document import load_document
 from basekamp.evaluation.evaluate import Evaluation, evaluate_model
 from basekamp.hyperparameters import Hyperparameters
+from basekamp.storage.protocol import write_whole
 
 LADDER_FILE = "ladder.json"
 BATCH_SIZE, LINEAR_STEPS = 256, 3000
@@ -53,7 +54,7 @@ class Ladder(BaseModel):
         """Log each rung's deciding metric into a Kubeflow `Metrics` artifact, and write its file."""
         for rung in self.rungs:
             metrics.log_metric(rung.model, round(rung.metrics[metric], 6))
-        Path(metrics.path).write_text(self.model_dump_json(indent=1))
+        write_whole(Path(metrics.path), self.model_dump_json(indent=1))
 
 
 def measure_ladder(dataset: Path, directory: Path, *, metric: str) -> Ladder:
@@ -79,8 +80,7 @@ def measure_ladder(dataset: Path, directory: Path, *, metric: str) -> Ladder:
         ],
         health=examine_data(data),
     )
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / LADDER_FILE).write_text(ladder.model_dump_json(indent=1))
+    write_whole(directory / LADDER_FILE, ladder.model_dump_json(indent=1))
     return ladder
 
 

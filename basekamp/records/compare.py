@@ -42,9 +42,11 @@ from basekamp.records.verdict import (
 from basekamp.report.attempt import attempt_html, attempt_markdown
 from basekamp.report.sentence import verdict_sentence
 from basekamp.storage import Store, open_store
+from basekamp.storage.protocol import write_whole
 from basekamp.training.results import MODEL_FILE, TRACE_FILE, Training
 
 FEWEST_SEEDS = 2
+_ANY_TIME = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,13 @@ class Question:
     run: str
     image: str = ""
 
-    def new_id(self) -> str:
-        """An id of the present time and of this question."""
-        return new_id(datetime.now(UTC), f"{self.run}/{self.experiment}/{self.attempt}")
+    def new_id(self, when: datetime) -> str:
+        """An id of a time and of this question."""
+        return new_id(when, f"{self.run}/{self.experiment}/{self.attempt}")
 
     def is_of(self, record_id: str) -> bool:
         """Whether an id is of this question, whenever it was made."""
-        return id_digest(record_id) == id_digest(self.new_id())
+        return id_digest(record_id) == id_digest(self.new_id(_ANY_TIME))
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def compare_models(
     """
     opened = open_store(store)
     shelf = read_shelf(opened, question.experiment)
+    next_id = question.new_id(shelf.next_time())
     stored = next((row for row in shelf.every if question.is_of(row.id)), None)
     shelf = shelf.at(stored.lineage) if stored else shelf
     baseline = read_record(opened, shelf.baseline) if shelf.baseline else None
@@ -119,9 +122,9 @@ def compare_models(
         record = read_record(opened, stored)
     else:
         evidence = _Evidence(load_dataset(dataset), model, evaluation, ladder, checked, opened, shelf, baseline, gpus)
-        record = _make_record(evidence, question, (id_in(leftovers[0]) if leftovers else None) or question.new_id())
-    html.write_text(attempt_html(record, baseline, shelf), encoding="utf-8")
-    markdown.write_text(attempt_markdown(record, baseline), encoding="utf-8")
+        record = _make_record(evidence, question, (id_in(leftovers[0]) if leftovers else None) or next_id)
+    write_whole(html, attempt_html(record, baseline, shelf))
+    write_whole(markdown, attempt_markdown(record, baseline))
     if not stored:
         _put(evidence, record, html, leftovers)
     return record

@@ -1,4 +1,4 @@
-"""Conditions on rows, such as `n_layers>=3 and act=gelu`: read once, then asked of each row.
+"""Conditions on rows, such as `n_layers>=3 and act=gelu`: read once, then asked of all rows at once.
 
 condition   = all {"or" all}
 all         = one {"and" one}
@@ -14,12 +14,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from basekamp.errors import InputError
 from basekamp.naming import Value
+from basekamp.records.columns import NOTHING, NUMERAL, TEXT, TRUTH, Column
 
-Lookup = Callable[[str], Value | None]
-"""What a row has under a key; None where it has nothing."""
-Condition = Callable[[Lookup], bool]
+Mask = NDArray[np.bool_]
+Condition = Callable[[Callable[[str], Column]], Mask]
+"""Given what rows have under a key, tells which of them it holds of."""
 
 _TOKEN = re.compile(r"""\s*(?:(?P<sign>==|!=|<=|>=|[=<>(),])|(?P<text>"[^"]*"|'[^']*')|(?P<word>[^\s=<>!(),"']+))""")
 _TESTS: dict[str, Callable[[Any, Any], bool]] = {
@@ -87,20 +91,20 @@ class _Reader:
         parts = [self.all_of(depth)]
         while self.takes("or"):
             parts.append(self.all_of(depth))
-        return parts[0] if len(parts) == 1 else lambda row: any(part(row) for part in parts)
+        return lambda rows: np.logical_or.reduce([part(rows) for part in parts])
 
     def all_of(self, depth: int) -> Condition:
         parts = [self.one(depth)]
         while self.takes("and"):
             parts.append(self.one(depth))
-        return parts[0] if len(parts) == 1 else lambda row: all(part(row) for part in parts)
+        return lambda rows: np.logical_and.reduce([part(rows) for part in parts])
 
     def one(self, depth: int) -> Condition:
         if depth > _DEEPEST:
             raise self.refused(f"at most {_DEEPEST} brackets and nots within each other")
         if self.takes("not"):
             part = self.one(depth + 1)
-            return lambda row: not part(row)
+            return lambda rows: ~part(rows)
         if self.takes("("):
             part = self.any_of(depth + 1)
             self.needs(")")
@@ -116,15 +120,15 @@ class _Reader:
             while self.takes(","):
                 wanted.append(self.value())
             self.needs(")")
-            return lambda row: any(_holds(operator.eq, row(key), one) for one in wanted)
+            return lambda rows: np.logical_or.reduce([_holds(operator.eq, rows(key), one) for one in wanted])
         sign = self.tokens[self.place].text if self.place < len(self.tokens) else ""
         if sign not in _TESTS and sign != "!=":
             raise self.refused("=, !=, <, <=, >, >= or `in`")
         self.place += 1
         value = self.value()
         if sign == "!=":
-            return lambda row: not _holds(operator.eq, row(key), value)
-        return lambda row: _holds(_TESTS[sign], row(key), value)
+            return lambda rows: ~_holds(operator.eq, rows(key), value)
+        return lambda rows: _holds(_TESTS[sign], rows(key), value)
 
     def value(self) -> "_Literal":
         if self.place < len(self.tokens) and self.tokens[self.place].kind == "text":
@@ -180,11 +184,14 @@ def _typed(text: str) -> Value:
         return text
 
 
-def _holds(test: Callable[[Any, Any], bool], value: Value | None, wanted: _Literal) -> bool:
+def _holds(test: Callable[[Any, Any], Any], column: Column, wanted: _Literal) -> Mask:
     """Texts are compared with what was written, numbers with numbers, truth values with truth values."""
-    if value is None or isinstance(value, str):
-        can_compare = test is operator.eq or (value is not None and isinstance(wanted.value, str))
-        return can_compare and test(value or "", wanted.text)
-    if isinstance(wanted.value, str) or isinstance(value, bool) != isinstance(wanted.value, bool):
-        return False
-    return test(value, wanted.value)
+    held = np.zeros(len(column.kinds), dtype=np.bool_)
+    if test is operator.eq or isinstance(wanted.value, str):
+        can_compare = (column.kinds == TEXT) | ((column.kinds == NOTHING) & (test is operator.eq))
+        if can_compare.any():
+            held = can_compare & test(column.texts.fill_null(""), wanted.text).to_numpy()
+    if not isinstance(wanted.value, str):
+        kind = TRUTH if isinstance(wanted.value, bool) else NUMERAL
+        held |= (column.kinds == kind) & test(column.numbers, wanted.value)
+    return held

@@ -1,5 +1,6 @@
 """check-data: a prepared data set against the rules and the contract that the baseline's record keeps."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from basekamp.data.contract import Contract, read_contract
 from basekamp.data.dataset import load_dataset
 from basekamp.data.rules import actions_of
 from basekamp.document import load_document
-from basekamp.errors import InputError
+from basekamp.errors import InputError, StoreDownError
 from basekamp.records.record import BASELINE, Record
 from basekamp.records.shelf import read_record, read_shelf
 from basekamp.storage import open_store
+from basekamp.storage.protocol import write_whole
+from basekamp.work import WAITING_VARIABLE
 
 CHECKS_FILE = "checks.json"
 
@@ -44,7 +47,8 @@ def check_data(
     """Hold a data set to the rules, and an attempt's to the baseline's contract; write `checks.json` into `directory`.
 
     A baseline's own contract is kept with the codes of 2,000 rows (tenths and categories, no values), or without them
-    where the rule `drift` is off.
+    where the rule `drift` is off. Where the store is down and results may wait for it ($BASEKAMP_WAITING), an attempt's
+    data are compared with none.
 
     Raises InputError when a rule that stops is broken, or a rule is not known; StoreError when the store fails.
     """
@@ -61,14 +65,19 @@ def check_data(
         contract=_contract(dataset, is_sampled=actions["drift"] != "off") if attempt == BASELINE else None,
     )
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / CHECKS_FILE).write_text(told.model_dump_json(indent=1), encoding="utf-8")
+    write_whole(directory / CHECKS_FILE, told.model_dump_json(indent=1))
     return told
 
 
 def _pinned(store: str, experiment: str) -> Record | None:
     opened = open_store(store)
-    row = read_shelf(opened, experiment).baseline
-    return read_record(opened, row) if row else None
+    try:
+        row = read_shelf(opened, experiment).baseline
+        return read_record(opened, row) if row else None
+    except StoreDownError:
+        if not os.environ.get(WAITING_VARIABLE):
+            raise
+        return None
 
 
 def _contract(dataset: Path, *, is_sampled: bool) -> Contract:

@@ -2,14 +2,13 @@
 
 import json
 import tempfile
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from basekamp.data.dataset import Dataset
 from basekamp.document import fetch_document
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Evaluation, Predictions, is_better, judge_predictions, predict_split
-from basekamp.naming import Name, Value, format_name, id_time, new_id
+from basekamp.naming import Name, Value, format_name, new_id
 from basekamp.records.record import Opening, Record, significant
 from basekamp.records.shelf import MODEL, Row, Shelf, holds, id_in, read_record
 from basekamp.records.verdict import Comparison, measure_difference
@@ -95,8 +94,7 @@ def fall_back(store: Store, shelf: Shelf, row: Row) -> None:
             f"the model of {row.name} was removed, by `basekamp gc` or by hand: choose another record, or train it "
             f"again with `basekamp run FILE --attempt {row.attempt}`."
         )
-    latest = [id_time(promotion.id) + timedelta(seconds=1) for promotion in shelf.promotions[-1:]]
-    when = max(datetime.now(UTC), *latest) if latest else datetime.now(UTC)
+    when = shelf.next_time()
     _put_promotion(
         store, shelf.experiment, of=row.id, by="fallback", promotion_id=new_id(when, f"{when.isoformat()}/{row.id}")
     )

@@ -3,12 +3,19 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import groupby
+from typing import Any
+
+import numpy as np
+import polars as pl
 
 from basekamp.evaluation.goals import METRICS
 from basekamp.naming import Value
+from basekamp.records.columns import Column
 from basekamp.records.conditions import check_keys, parse_condition
 from basekamp.records.shelf import Row
+from basekamp.records.table import Rows
 
 COLUMNS = (
     "name",
@@ -27,18 +34,32 @@ COLUMNS = (
 )
 
 
-def best_first(rows: Iterable[Row]) -> list[Row]:
+def joined(parts: Iterable[Sequence[Row]]) -> Sequence[Row]:
+    """The rows of all parts, as columns where all are of one listing."""
+    parts = [part for part in parts if part]
+    listed = [part for part in parts if isinstance(part, Rows)]
+    if listed and len(listed) == len(parts):
+        return reduce(Rows.and_then, listed)
+    return [row for part in parts for row in part]
+
+
+def best_first(rows: Iterable[Row]) -> Sequence[Row]:
     """Experiments by name, the present lineage first; in each the baseline, then by the deciding metric, NaN last."""
-
-    def order(row: Row) -> tuple[object, ...]:
-        return row.experiment, -row.lineage, row.role != "baseline", _order(row, row.metric), row.id
-
-    return sorted(rows, key=order)
+    rows = rows if isinstance(rows, Sequence) else list(rows)
+    role, value = _column(rows, "role"), _deciding(rows)
+    order = {
+        "experiment": _column(rows, "experiment").texts,
+        "lineage": -_column(rows, "lineage").numbers,
+        "role": role.texts != "baseline",
+        **value,
+        "id": _column(rows, "id").texts,
+    }
+    return _sorted(rows, order)
 
 
 def select_rows(
     rows: Sequence[Row], conditions: Sequence[str], sort_key: str | None = None, *, top: int | None = None
-) -> list[Row]:
+) -> Sequence[Row]:
     """Keep the rows that meet every condition; sort by a key if one is given; keep the first `top`.
 
     Metrics and the difference sort best first, all else rises; '-' before the key turns that round. NaN and missing
@@ -46,17 +67,16 @@ def select_rows(
 
     Raises InputError for what is no condition (see basekamp.records.conditions), or a key that no row has.
     """
-    kept, known = list(rows), columns(rows)
+    known = columns(rows)
     for text in conditions:
         condition, keys = parse_condition(text)
         _check(rows, keys, known)
-        kept = [row for row in kept if condition(lambda key, row=row: value_of(row, key))]  # type: ignore[misc]
+        rows = _take(rows, np.flatnonzero(condition(partial(_column, rows))))
     if sort_key is not None:
         key, is_reversed = sort_key.removeprefix("-"), sort_key.startswith("-")
         _check(rows, [key], known)
-        kept.sort(key=lambda row: _order(row, key), reverse=is_reversed)
-        kept.sort(key=lambda row: _order(row, key)[0])
-    return kept[:top]
+        rows = _sorted(rows, _order(rows, key), descending=[False, is_reversed, is_reversed])
+    return rows[:top]
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,8 @@ def rank(value: float, metric: str) -> float:
 
 def columns(rows: Sequence[Row]) -> list[str]:
     """Every key that a row can be asked for."""
-    return list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in (*row.params, *row.metrics))]))
+    told = rows.known_keys() if isinstance(rows, Rows) else (one for row in rows for one in (*row.params, *row.metrics))
+    return list(dict.fromkeys([*COLUMNS, *told]))
 
 
 def _group(rows: list[Row], keys: Sequence[str]) -> Group:
@@ -124,14 +145,43 @@ def value_of(row: Row, key: str) -> Value | None:
     return value
 
 
-def _order(row: Row, key: str) -> tuple[int, float, str]:
-    """Numbers before texts before missing ones; better values first where that is known."""
-    value = value_of(row, key)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return 2, 0.0, ""
-    if isinstance(value, str):
-        return 1, 0.0, value
-    return 0, rank(value, row.metric if key == "difference" else key), ""
+def _column(rows: Sequence[Row], key: str) -> Column:
+    return rows.column(key) if isinstance(rows, Rows) else Column.of(value_of(row, key) for row in rows)
+
+
+def _order(rows: Sequence[Row], key: str) -> dict[str, Any]:
+    """What sorts by a key: numbers before texts before missing ones; better values first where that is known."""
+    deciding = _column(rows, "metric").texts if key == "difference" else pl.repeat(key, len(rows), eager=True)
+    return _ranked(_column(rows, key), deciding)
+
+
+def _deciding(rows: Sequence[Row]) -> dict[str, Any]:
+    """What sorts by the deciding metric."""
+    values = rows.deciding() if isinstance(rows, Rows) else Column.of(row.value for row in rows)
+    return _ranked(values, _column(rows, "metric").texts)
+
+
+def _ranked(values: Column, metrics: pl.Series) -> dict[str, Any]:
+    places, numbers, texts = values.ranks()
+    is_gain = metrics.is_in([name for name, goal in METRICS.items() if goal == "maximize"]).to_numpy()
+    return {"place": places, "number": np.where(is_gain, -numbers, numbers), "text": texts}
+
+
+def _sorted(rows: Sequence[Row], by: dict[str, Any], *, descending: bool | list[bool] = False) -> Sequence[Row]:
+    """The rows in the order of these columns; those that are alike in all of them stay as they are."""
+    down = descending if isinstance(descending, list) else [descending] * len(by)
+    frame = pl.DataFrame(by)
+    telling = [(name, is_down) for name, is_down in zip(by, down, strict=True) if frame[name].n_unique() > 1]
+    if not telling:
+        return rows
+    places = pl.arg_sort_by(
+        [name for name, _ in telling], descending=[is_down for _, is_down in telling], maintain_order=True
+    )
+    return _take(rows, frame.select(places).to_series())
+
+
+def _take(rows: Sequence[Row], places: Any) -> Sequence[Row]:
+    return rows.take(np.asarray(places)) if isinstance(rows, Rows) else [rows[i] for i in places]
 
 
 def _check(rows: Sequence[Row], keys: Sequence[str], known: Sequence[str]) -> None:

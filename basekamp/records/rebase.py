@@ -1,9 +1,8 @@
 """A new beginning: another baseline for the same experiment, by an immutable mark; what came before stays readable."""
 
 import json
-from datetime import UTC, datetime, timedelta
 
-from basekamp.naming import Name, format_name, id_time, new_id
+from basekamp.naming import Name, format_name, new_id
 from basekamp.records.shelf import Row, Shelf
 from basekamp.storage import Store
 
@@ -14,8 +13,6 @@ def rebase(store: Store, shelf: Shelf, row: Row) -> None:
     One write: before it nothing has changed, after it the new lineage has begun.
     """
     assert row.role == "baseline" and shelf.baseline is not None, "only a second baseline takes the place of the first"
-    latest = max(id_time(one.id) for one in (*shelf.every, row))
-    when = max(datetime.now(UTC), latest + timedelta(seconds=1))
-    name = Name("rebase", {"of": row.id}, "json", new_id(when, f"rebase/{row.id}"))
+    name = Name("rebase", {"of": row.id}, "json", new_id(shelf.next_time(), f"rebase/{row.id}"))
     told = {"of": row.id, "from": shelf.baseline.id}
     store.put(f"{shelf.experiment}/rebases/{format_name(name)}", json.dumps(told).encode())

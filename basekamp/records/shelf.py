@@ -14,26 +14,29 @@ openings of the test split are counted through all of them, for the data is the 
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
 from basekamp.document import fetch_document
 from basekamp.errors import InputError
-from basekamp.naming import Value, id_time, parse_name
-from basekamp.records.listing import read_listing, record_keys, sort_keys
+from basekamp.naming import Value, has_time, id_time, parse_name
+from basekamp.records.listing import read_listing
 from basekamp.records.record import BASELINE, Record
 from basekamp.records.row import (
     FROM,
     IMPORTED,
     MODEL,
     RECORD,
-    Found,
     Row,
-    Rows,
-    collector_paused,
     imported_row,
     stem,
 )
+from basekamp.records.table import Rows, Table
 from basekamp.storage import Store
 
 __all__ = [
@@ -92,7 +95,8 @@ class Shelf:
 
     rows: those of the present lineage. openings: the ids of the records that the test split was opened for.
     strangers: keys that are no names of ours. earlier: the rows of the lineages before. imported: results from
-    elsewhere, apart from the rows, so that none is ever judged, compared with or champion.
+    elsewhere, apart from the rows, so that none is ever judged, compared with or champion. latest: when the newest of
+    all that ids put in order was made.
     """
 
     experiment: str
@@ -102,16 +106,23 @@ class Shelf:
     strangers: tuple[str, ...] = ()
     earlier: Sequence[Row] = ()
     imported: tuple[Row, ...] = ()
+    latest: datetime | None = field(default=None, compare=False)
 
     @property
-    def every(self) -> tuple[Row, ...]:
+    def every(self) -> Sequence[Row]:
         """The rows of all lineages."""
+        if isinstance(self.earlier, Rows) and isinstance(self.rows, Rows):
+            return self.earlier.and_then(self.rows)
         return *self.earlier, *self.rows
 
     @property
     def baseline(self) -> Row | None:
         """The oldest baseline: the pinned one."""
-        rows = self.rows.of_attempt(BASELINE) if isinstance(self.rows, Rows) else self.rows
+        rows = (
+            self.rows.where("attempt", lambda attempt: attempt == BASELINE)[:1]
+            if isinstance(self.rows, Rows)
+            else self.rows
+        )
         return next((row for row in rows if row.role == "baseline"), None)
 
     @property
@@ -132,6 +143,11 @@ class Shelf:
         looks = list(dict.fromkeys((row.lineage, row.n, _recipe(row.params)) for row in self.every if row.verdict))
         look = (self.rows[0].lineage if self.rows else 1, n, _recipe(params))
         return looks.index(look) if look in looks else len(looks)
+
+    def next_time(self) -> datetime:
+        """Now; where this machine's clock is behind what is recorded, a second after that, for ids tell the order."""
+        now = datetime.now(UTC)
+        return max(now, self.latest + timedelta(seconds=1)) if self.latest else now
 
     def at(self, lineage: int) -> "Shelf":
         """The shelf as if that lineage were the present one."""
@@ -174,8 +190,7 @@ class Shelf:
 
 def read_shelves(store: Store, experiment: str | None = None) -> list[Shelf]:
     """List the store once (or one experiment of it) and sort what the names tell."""
-    with collector_paused():
-        return [_shelf(name, *told) for name, told in sorted(read_listing(store, experiment).items())]
+    return _shelves(read_listing(store, experiment))
 
 
 def read_shelf(store: Store, experiment: str) -> Shelf:
@@ -186,14 +201,10 @@ def read_shelf(store: Store, experiment: str) -> Shelf:
 def find_row(store: Store, name: str) -> Row:
     """The record or imported result with this name, id or key; raises InputError when there is none.
 
-    Only the experiments with a key that holds the last part of the name are read.
+    Only the rows with a key that holds the last part of the name are read.
     """
     wanted = PurePosixPath(name).name.removesuffix(RECORD).removesuffix(MODEL)
-    keys = record_keys(store)
-    homes = {key[: key.index("/")] for key in keys if wanted in key}
-    shelves = (
-        _shelf(home, *told) for home, told in sort_keys(key for key in keys if key[: key.index("/")] in homes).items()
-    )
+    shelves = read_shelves(store)
     return find_in((row for shelf in shelves for row in _candidates(shelf, wanted)), name, store.url)
 
 
@@ -233,18 +244,31 @@ def id_in(key: str) -> str | None:
 def _candidates(shelf: Shelf, wanted: str) -> Iterator[Row]:
     """The rows that `find_in` could mean by it: those that have it in their keys."""
     for rows in (shelf.earlier, shelf.rows):
-        yield from rows.holding(wanted) if isinstance(rows, Rows) else rows
+        yield from (
+            rows.where("key", lambda key: key.str.contains(wanted, literal=True)) if isinstance(rows, Rows) else rows
+        )
     yield from shelf.imported
 
 
-def _shelf(experiment: str, found: Found, others: Sequence[str]) -> Shelf:
+def _shelves(frame: pl.DataFrame) -> list[Shelf]:
+    """Part what `split_keys` gave by experiments."""
+    table = Table(frame)
+    sizes = frame["experiment"].rle().struct.unnest()
+    ends = np.cumsum(sizes["len"].to_numpy())
+    begins = ends - sizes["len"].to_numpy()
+    return [_shelf(table, *told) for told in zip(sizes["value"], begins.tolist(), ends.tolist(), strict=True)]
+
+
+def _shelf(table: Table, experiment: str, begin: int, end: int) -> Shelf:
+    """One experiment: its records by their ids, then the other keys."""
     promotions: list[Promotion] = []
     rebases: list[Rebase] = []
     openings: list[str] = []
     strangers: list[str] = []
     imported: dict[str, list[Row]] = {}
     complete: set[str] = set()
-    for key in others:
+    n_others = table.frame["id"][begin:end].null_count()
+    for key in table.frame["key"][end - n_others : end]:
         _, *folders, name = key.split("/")
         try:
             match folders:
@@ -264,28 +288,42 @@ def _shelf(experiment: str, found: Found, others: Sequence[str]) -> Shelf:
                     strangers.append(key)
         except (InputError, KeyError, ValueError):
             strangers.append(key)
-    lineages = _lineages(found.ids, sorted(rebases, key=lambda rebase: rebase.id))
-    present = max(lineages, default=1)
-    split: list[Sequence[int]] = [range(len(lineages)), []]
-    if present > 1:
-        split = [[i for i, lineage in enumerate(lineages) if (lineage == present) is here] for here in (True, False)]
-    rows, earlier = (Rows(found.at(chosen), [lineages[i] for i in chosen]) for chosen in split)
+    places = np.arange(begin, end - n_others)
+    ids = table.frame["id"].gather(places)
     promotions.sort(key=lambda promotion: promotion.id)
+    rebases.sort(key=lambda rebase: rebase.id)
+    lineages = table.lineages[places] = _lineages(ids, rebases)
+    is_present = lineages == lineages.max(initial=1)
     old = {row.id: row for batch in sorted(complete) for row in imported.get(batch, [])}  # two imports may have raced
     shelf = Shelf(
-        experiment, rows, tuple(promotions), tuple(openings), tuple(strangers), earlier, imported=tuple(old.values())
+        experiment,
+        Rows(table, places[is_present]),
+        tuple(promotions),
+        tuple(openings),
+        tuple(strangers),
+        Rows(table, places[~is_present]),
+        imported=tuple(old.values()),
+        latest=_latest(ids, [one.id for one in promotions], [one.id for one in rebases]),
     )
-    return replace(shelf, rows=rows.crowned(shelf.champion))
+    if (champion := shelf.champion) is not None:
+        table.champions[places[(ids == champion.id).to_numpy()]] = True
+    return shelf
+
+
+def _latest(*sorted_ids: pl.Series | list[str]) -> datetime | None:
+    """When the newest was made; ids of other tools tell no time."""
+    newest = (next((one for one in reversed(ids) if has_time(one)), None) for ids in sorted_ids)
+    return max((id_time(one) for one in newest if one), default=None)
 
 
 def _with_ids(rows: Sequence[Row], ids: Collection[str]) -> dict[str, Row]:
     """The rows of these ids; of a listing only they are read."""
     if isinstance(rows, Rows):
-        return rows.with_ids(ids)
+        return {row.id: row for row in rows.where("id", lambda id: id.is_in([*ids]))}
     return {row.id: row for row in rows if row.id in ids}
 
 
-def _lineages(ids: Sequence[str], rebases: list[Rebase]) -> list[int]:
+def _lineages(ids: Collection[str], rebases: list[Rebase]) -> NDArray[np.int64]:
     """Number each id's lineage: a rebase begins one with the baseline it names and what is recorded from then on.
 
     A rebase whose baseline is gone counts for nothing.
@@ -293,8 +331,9 @@ def _lineages(ids: Sequence[str], rebases: list[Rebase]) -> list[int]:
     known = set(ids) if rebases else set()
     begun = [rebase for rebase in rebases if rebase.of in known]
     if not begun:
-        return [1] * len(ids)
-    return [max((i for i, rebase in enumerate(begun, 2) if _is_after(one, rebase)), default=1) for one in ids]
+        return np.ones(len(ids), dtype=np.int64)
+    told = (max((i for i, rebase in enumerate(begun, 2) if _is_after(one, rebase)), default=1) for one in ids)
+    return np.fromiter(told, dtype=np.int64)
 
 
 def _is_after(row_id: str, rebase: Rebase) -> bool:

@@ -24,6 +24,7 @@ from typing import BinaryIO
 from basekamp.errors import ChecksumError, KeyExistsError, KeyMissingError, StoreError
 from basekamp.storage.protocol import (
     MAX_PART_BYTES,
+    PROBE_BYTES,
     BoundedBuffer,
     Entry,
     check_key,
@@ -34,6 +35,7 @@ from basekamp.storage.protocol import (
     opened,
     sync_folder,
     whole_file,
+    write_probe,
 )
 
 _STRAY_SECONDS = 24 * 3600
@@ -106,12 +108,12 @@ class FolderStore:
             sync_folder(path.parent)
 
     def check(self) -> None:
-        """List, write, read back and delete a hidden probe; creates the folder if it is missing."""
+        """List, write, read back and delete a hidden probe of 8 MiB; creates the folder if it is missing."""
         next(self.entries(), None)
         with self._writing("a probe"), self._temporary() as one, self._temporary() as two:
-            one.write_bytes(b"basekamp")
+            write_probe(one)
             self._hard_link(one, two)
-            if two.read_bytes() != b"basekamp":
+            if two.read_bytes() != bytes(PROBE_BYTES):
                 raise StoreError(f"store {self.url} does not read back what was written: use another folder.")
 
     def _link(self, temporary: Path, key: str, digest: str) -> bool:
@@ -224,7 +226,7 @@ class FolderStore:
 
     def _state(self, folder: str) -> tuple[int, int]:
         status = os.stat(self._root / folder)
-        return status.st_mtime_ns, status.st_ino
+        return max(status.st_mtime_ns, status.st_ctime_ns), status.st_ino  # the former can be set back
 
     def _names(self, folder: str, prefix: str, suffix: str, folders: Folders | None = None) -> Iterator[str]:
         """What `_scan` finds, in any order."""

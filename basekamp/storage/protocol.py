@@ -17,6 +17,7 @@ from basekamp.errors import InputError, StoreError
 BLOCK_BYTES = 1 << 20
 MAX_KEY_BYTES = 1024  # the limit of S3
 MAX_PART_BYTES = 255  # the limit of file systems
+PROBE_BYTES = 8 << 20  # less room than this is none
 
 # A part is not empty, '.' or '..' and holds no '/', '\', control character or lone surrogate.
 _PART = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+"
@@ -162,6 +163,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_probe(path: Path) -> None:
+    """Write a new file of `PROBE_BYTES`; raises OSError where there is no room for it."""
+    with path.open("xb") as stream:
+        stream.write(bytes(PROBE_BYTES))
+        flush_to_disk(stream)
+
+
 @contextmanager
 def whole_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` at the end of a block without an error, never in part.
@@ -189,3 +197,9 @@ def whole_file(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             hidden.unlink()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 in place of `path`, whole or not at all; raises StoreError, which names the path."""
+    with whole_file(path) as stream:
+        stream.write(text.encode())

@@ -19,14 +19,16 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 from xml.etree.ElementTree import ParseError
 
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, SSLError
 
-from basekamp.errors import ChecksumError, InputError, KeyExistsError, KeyMissingError, StoreError
+from basekamp.errors import ChecksumError, InputError, KeyExistsError, KeyMissingError, StoreDownError, StoreError
 from basekamp.storage.pool import PATIENT, QUICK, Backoff, Patience
 from basekamp.storage.protocol import (
     BoundedBuffer,
@@ -46,6 +48,7 @@ _SAME_DAMAGE = 3  # a flipped bit in the network hits elsewhere the next time
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload"}
 _REFUSED = {"AccessDenied", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 _ELSEWHERE = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+_FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
 _FAILURES = (MinioException, HTTPError, ParseError, ValueError)
 
 
@@ -210,14 +213,33 @@ class S3Store:
                 f"cannot {verb} {where}: the bucket is in another region than {self._access.region} "
                 f"({code}); set AWS_REGION to its own."
             )
-        if isinstance(error, HTTPError):
+        if code == "RequestTimeTooSkewed":
             return StoreError(
+                f"cannot {verb} {where}: the clock of this machine, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, is not the "
+                "service's; set it right."
+            )
+        if code in _FULL:
+            return StoreError(
+                f"cannot {verb} {where}: no space is left there ({code}); make room, for example with "
+                "`basekamp gc --yes`, or name another store."
+            )
+        if isinstance(error, HTTPError):
+            kind = StoreError if isinstance(error, SSLError) else StoreDownError
+            return kind(
                 f"cannot {verb} {where}: no connection ({describe(error)}); start the service, or correct "
                 f"the endpoint in {self._access.endpoint_variable}."
             )
+        if _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return StoreDownError(f"cannot {verb} {where}: the service fails ({code}); see its log for the cause.")
         if isinstance(error, S3Error):
             return StoreError(f"cannot {verb} {where}: the service answered {code}; see its log for the cause.")
         return StoreError(
             f"cannot {verb} {where}: the answer is not one of S3 ({code}); see the log of the service, or "
             f"correct the endpoint in {self._access.endpoint_variable}."
         )
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status behind an error of minio's; 0 for none."""
+    told = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status", 0)
+    return told if isinstance(told, int) else 0

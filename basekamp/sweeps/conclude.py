@@ -7,6 +7,7 @@ from pathlib import Path
 from basekamp.records.shelf import read_record, read_shelf
 from basekamp.report.sweep import sweep_html
 from basekamp.storage import open_store
+from basekamp.storage.protocol import write_whole
 from basekamp.sweeps.outcome import read_outcome
 from basekamp.sweeps.rounds import Pack
 from basekamp.sweeps.shelf import SweepShelf
@@ -25,6 +26,6 @@ def conclude_sweep(done: Sequence[str], *, experiment: str, store: str, html: Pa
     rounds = shelf.rounds()
     outcome = read_outcome(shelf, rounds, read_record(opened, pinned))
     page = sweep_html(outcome)
-    html.write_text(page, encoding="utf-8")
+    write_whole(html, page)
     shelf.put_report(page.encode())
     return json.dumps(rounds[0].hyperparameters(outcome.choices[outcome.winner.number]).model_dump())

@@ -1,0 +1,114 @@
+"""A table that need not fit in memory: read a column at a time, or a batch of rows at a time. n rows."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from basekamp.errors import InputError
+
+BATCH_VALUES = 1 << 21
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield the items, of which the next one is made meanwhile in a thread."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]
+
+
+def check_column_name(column: str, where: str) -> None:
+    """Refuse a name that Polars would take for other columns; raises InputError."""
+    if column == "*" or (column[:1], column[-1:]) == ("^", "$"):
+        raise InputError(f"{where} has a column {column!r}, which stands for several columns: rename it.")
+
+
+class Table:
+    """The rows of a source. Columns are read when they are asked for, from Parquet files or from memory.
+
+    `quarantined` counts rows of the source that were put aside.
+    """
+
+    def __init__(self, parts: list[pl.LazyFrame], name: str, *, quarantined: int = 0) -> None:
+        self._parts = parts
+        self._kept: NDArray[np.bool_] | None = None
+        self.name = name
+        self.quarantined = quarantined
+        self.schema = parts[0].collect_schema()
+        for column in self.schema.names():
+            check_column_name(column, name)
+        self._heights = [int(part.select(pl.len()).collect().item()) for part in parts]
+        self.height = sum(self._heights)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns' names, in their order."""
+        return self.schema.names()
+
+    def column(self, name: str) -> pl.Series:
+        """Read one column [n]; raises InputError when its file is damaged."""
+        frame = pl.concat([part.select(name) for part in self._parts])
+        column = self._read(frame, f", column {name!r},").to_series()
+        return column if self._kept is None else column.filter(pl.Series(self._kept))
+
+    def iter_columns(self) -> Iterator[pl.Series]:
+        """Read each column [n] in turn."""
+        return ahead(self.column(name) for name in self.columns)
+
+    def batches(self) -> Iterator[pl.DataFrame]:
+        """Yield all rows, some of them at a time, in order."""
+        return ahead(self._batches())
+
+    def _batches(self) -> Iterator[pl.DataFrame]:
+        rows, seen = max(1, BATCH_VALUES // len(self.columns)), 0
+        for part, height in zip(self._parts, self._heights, strict=True):
+            for start in range(0, height, rows):
+                batch = self._read(part.slice(start, rows))
+                kept = None if self._kept is None else self._kept[seen : seen + batch.height]
+                seen += batch.height
+                yield batch if kept is None else batch.filter(pl.Series(kept))
+
+    def with_columns(self, *columns: pl.Expr) -> "Table":
+        """Return the table with columns computed from its own."""
+        return self._of([part.with_columns(*columns) for part in self._parts])
+
+    def only(self, kept: NDArray[np.bool_], columns: list[str]) -> "Table":
+        """Return the marked rows of some columns."""
+        table = self._of([part.select(columns) for part in self._parts])
+        if self._kept is None:
+            table._kept = kept
+        else:
+            table._kept = self._kept.copy()
+            table._kept[self._kept] = kept
+        table.height = int(kept.sum())
+        return table
+
+    def collect(self) -> pl.DataFrame:
+        """Read the whole table into memory."""
+        return self._read(pl.concat(self._parts))
+
+    def _of(self, parts: list[pl.LazyFrame]) -> "Table":
+        table = copy(self)
+        table._parts, table.schema = parts, parts[0].collect_schema()
+        return table
+
+    def _read(self, frame: pl.LazyFrame, where: str = "") -> pl.DataFrame:
+        try:
+            return frame.collect()
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise InputError(f"{self.name}{where} is damaged ({reason}): fetch or write it again.") from error
+
+
+def stored_table(files: list[Path], name: str, *, quarantined: int = 0) -> Table:
+    """Open Parquet files of the same columns as one table."""
+    return Table([pl.scan_parquet(path, glob=False) for path in files], name, quarantined=quarantined)
