@@ -304,12 +304,9 @@ def test_unwritable_store_is_one_sentence(tmp_path):
 
 
 def test_dead_s3_endpoint_is_one_sentence(tmp_path):
-    (tmp_path / "small.yaml").write_text(EXPERIMENT)
     keys = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret-word"}
     environment = {"BASEKAMP_S3_ENDPOINT": "http://127.0.0.1:9", **keys}
-    done = assert_refused(
-        tmp_path, "run", "small.yaml", "--store", "s3://bucket", said="http://127.0.0.1:9", **environment
-    )
+    done = assert_refused(tmp_path, "runs", "s3://bucket", said="http://127.0.0.1:9", **environment)
     assert "a-secret-word" not in done.stdout + done.stderr
 
 
