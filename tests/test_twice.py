@@ -81,7 +81,7 @@ class Way:
         data, at = {"dataset": self.output("dataset")}, {"metric": "accuracy"}
         model, checked = {"model_file": self.output("model_file")}, {"checked": self.output("checked")}
         self.go("prepare_data", source=str(self.source), target="kind", drop=["price"])
-        self.go("check_data", **data, checks={}, store=self.store(), experiment="sales", attempt="baseline")
+        self.go("check_data", **data, store=self.store(), experiment="sales", attempt="baseline")
         self.go("measure_ladder", **data, **at)
         self.go("train_model", **data, **at, seeds=2, **SETTINGS)
         self.go("evaluate_model", **data, **model, **at)
