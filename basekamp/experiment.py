@@ -15,6 +15,7 @@ from basekamp.attempt import (
     gather_overrides,
     settings_problems,
 )
+from basekamp.data.rules import ACTIONS, RULES, Action, rule_problems
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import CLASSIFICATION_METRICS, METRICS, REGRESSION_METRICS, Goal
 from basekamp.hyperparameters import Hyperparameters, Number, Whole, override, override_problems
@@ -54,12 +55,15 @@ class Split(Section):
     validation: Number = Field(default=0.15, gt=0, le=0.8, description="a share above 0 and at most 0.8")
     test: Number = Field(default=0.2, gt=0, le=0.8, description="a share above 0 and at most 0.8")
     group: str = Field(default="", description="the name of a column whose equal values stay in one split")
+    time: str = Field(default="", description="the name of a column of dates or numbers: the newest rows are for test")
 
     @model_validator(mode="after")
     def _training_keeps_a_fifth(self) -> Self:
         if self.validation + self.test > 0.8 + 1e-9:
             both = f"{self.validation} and {self.test}"
             raise said(f" takes {both} for validation and test: use at most 0.8 together, the rest is for training.")
+        if self.group and self.time:
+            raise said(f" is by group: {self.group} and by time: {self.time}: keep one of them.")
         return self
 
 
@@ -96,6 +100,20 @@ class DataSettings(Section):
     )
     split: Split = Field(default=Split(), description="a mapping such as {validation: 0.15, test: 0.2}")
     reading: Reading = Field(default=Reading(), description="a mapping such as {missing: ['', NA, '?']}")
+    version: Literal["bytes", "content"] = Field(
+        default="bytes", description="bytes or content: what makes the data other data, the file or the rows in it"
+    )
+    checks: dict[str, Action] = Field(
+        default=RULES, description=f"a mapping from rules to {one_of(ACTIONS)}, such as {{drift: stop, time: off}}"
+    )
+
+    @field_validator("checks", mode="before")
+    @classmethod
+    def _every_rule_has_an_action(cls, checks: Any) -> Any:
+        if not isinstance(checks, dict):
+            return checks
+        raise_together(rule_problems(checks))
+        return {**RULES, **checks}
 
     @model_validator(mode="after")
     def _columns_have_one_part(self) -> Self:
@@ -105,9 +123,10 @@ class DataSettings(Section):
             found.append(Problem(("drop",), f" names {show(repeated[0])} twice: keep one."))
         if self.target in self.drop:
             found.append(Problem(("drop",), f" holds the target {show(self.target)}: take it out."))
-        if self.target == self.split.group:
-            clause = f"={show(self.target)} is the target: use another column, or leave the key out."
-            found.append(Problem(("split", "group"), clause))
+        for key, column in (("group", self.split.group), ("time", self.split.time)):
+            if self.target == column:
+                clause = f"={show(self.target)} is the target: use another column, or leave the key out."
+                found.append(Problem(("split", key), clause))
         raise_together(found)
         return self
 

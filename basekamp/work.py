@@ -9,6 +9,8 @@ from pathlib import Path
 from basekamp.errors import InputError
 
 VARIABLE = "BASEKAMP_HOME"
+WAITING_VARIABLE = "BASEKAMP_WAITING"
+"""`basekamp run` sets it to the folder where results may wait; elsewhere the disk goes with the pod."""
 
 
 def work_directory(*, make: bool = True) -> Path:

@@ -11,6 +11,7 @@ def compare_models(
     model_file: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],
     ladder: dsl.Input[dsl.Artifact],
+    checked: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
     record: dsl.Output[dsl.Artifact],
@@ -31,6 +32,7 @@ def compare_models(
         model_file: The model folder from train-model.
         evaluation: The evaluation folder from evaluate-model.
         ladder: The ladder folder from measure-ladder.
+        checked: The folder from check-data.
         report: The report as one HTML page.
         summary: The verdict and its table as Markdown.
         record: The record as JSON.
@@ -54,7 +56,8 @@ def compare_models(
     question = Question(hypothesis=hypothesis, expect=expect, **named)
     pages = {"html": Path(report.path), "markdown": Path(summary.path)}
     folders = (Path(dataset.path), Path(model_file.path), Path(evaluation.path), Path(ladder.path))
-    written = compare_or_keep(*folders, question, store=store, gpus=gpus, tracking=tracking, **pages)
+    kept = {"checked": Path(checked.path), "store": store, "gpus": gpus, "tracking": tracking}
+    written = compare_or_keep(*folders, question, **kept, **pages)
     Path(record.path).write_text(written.model_dump_json(indent=1))
     record.metadata.update(name=written.name, key=written.key)
     tell_trackers(tracking, Path(model_file.path), written, store=store)

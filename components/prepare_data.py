@@ -17,6 +17,8 @@ def prepare_data(
     validation: float = 0.15,
     test: float = 0.2,
     group: str = "",
+    time: str = "",
+    data_version: str = "bytes",
     reading: dict[str, object] = {},  # noqa: B006
     data_fingerprint: str = "",
     code_version: str = "",
@@ -34,6 +36,8 @@ def prepare_data(
         validation: Share of rows for the validation split.
         test: Share of rows for the test split.
         group: Column whose equal values stay in one split; empty for none.
+        time: Column of dates or numbers by which the newest rows are for testing; empty for none.
+        data_version: What the fingerprint is of: bytes of the file, or content of its rows in any order.
         reading: How text is read: on_bad_row, missing, types and delimiter, as data.reading in the experiment file.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
@@ -44,11 +48,10 @@ def prepare_data(
     from basekamp.data.prepare import prepare_data
     from basekamp.experiment import DataSettings, Reading, Split
 
-    split = Split(validation=validation, test=test, group=group)
+    split = Split(validation=validation, test=test, group=group, time=time)
+    named = {"source": source, "target": target, "task": task, "version": data_version}
     how = Reading.model_validate(reading)
-    settings = DataSettings(
-        source=source, target=target, task=task, drop=tuple(drop), rare=rare, split=split, reading=how
-    )
+    settings = DataSettings(drop=tuple(drop), rare=rare, split=split, reading=how, **named)
     prepared = prepare_data(settings, Path(dataset.path), fingerprint=data_fingerprint)
     dataset.metadata.update(fingerprint=prepared.schema.fingerprint, task=prepared.schema.task)
     shutil.copyfile(prepared.directory / "profile.html", profile.path)

@@ -4,6 +4,7 @@ from kfp import dsl
 
 from basekamp.sweeps.rounds import ROUNDS
 from basekamp.sweeps.settings import SWEEP
+from components.check_data import check_data
 from components.compare_models import compare_models
 from components.conclude_sweep import conclude_sweep
 from components.evaluate_model import evaluate_model
@@ -61,6 +62,9 @@ def sweep(
     validation: float = 0.15,
     test: float = 0.2,
     group: str = "",
+    time: str = "",
+    data_version: str = "bytes",
+    checks: dict[str, str] = {},  # noqa: B006
     reading: dict[str, object] = {},  # noqa: B006
     gpus: str = "0",
     gpu_type: str = "nvidia.com/gpu",
@@ -98,6 +102,9 @@ def sweep(
         validation: Share of rows for the validation split.
         test: Share of rows for the test split.
         group: Column whose equal values stay in one split; empty for none.
+        time: Column of dates or numbers by which the newest rows are for testing; empty for none.
+        data_version: What the data's fingerprint is of: bytes of the file, or content of its rows in any order.
+        checks: From rule (schema, drift, leaking_feature, duplicates, group, time) to stop, warn or off.
         reading: How text is read: on_bad_row, missing, types and delimiter, as data.reading in the experiment file.
         gpus: How many GPUs the winner's train-model is given; "0" trains on the CPU.
         gpu_type: Resource name of the GPU, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb.
@@ -123,16 +130,19 @@ def sweep(
         validation=validation,
         test=test,
         group=group,
+        time=time,
+        data_version=data_version,
         reading=reading,
         data_fingerprint=data_fingerprint,
         code_version=code_version,
     )
     dataset = prepared.outputs["dataset"]
-    measured = measure_ladder(dataset=dataset, metric=metric, code_version=code_version)
+    checked = check_data(dataset=dataset, store=store, experiment=experiment, attempt=attempt, checks=checks)
+    measured = measure_ladder(dataset=dataset, metric=metric, code_version=code_version).after(checked)
     asked = {"experiment": experiment, "metric": metric, "store": store, "sweep": sweep, "settings": settings}
     rounds, done = [], {}
     for number in range(ROUNDS):
-        planned = plan_sweep(dataset=dataset, round_number=number, packs=packs, **asked, **done)
+        planned = plan_sweep(dataset=dataset, round_number=number, packs=packs, **asked, **done).after(checked)
         with dsl.ParallelFor(planned.output) as pack:
             tried = train_pack(
                 dataset=dataset,
@@ -176,6 +186,7 @@ def sweep(
         model_file=trained.outputs["model_file"],
         evaluation=evaluated.outputs["evaluation"],
         ladder=measured.outputs["ladder"],
+        checked=checked.outputs["checked"],
         store=store,
         experiment=experiment,
         run_id=f"{dsl.PIPELINE_JOB_NAME_PLACEHOLDER}/{dsl.PIPELINE_JOB_ID_PLACEHOLDER}",
@@ -187,11 +198,11 @@ def sweep(
         tracking=tracking,
     )
     # What they find depends on what the store holds by then.
-    for step in (*rounds, concluded, compared):
+    for step in (checked, *rounds, concluded, compared):
         step.set_caching_options(False)
-    ask_for(prepared, measured, *rounds, concluded, trained, evaluated, compared, cpu=cpu, memory=memory)
+    ask_for(prepared, checked, measured, *rounds, concluded, trained, evaluated, compared, cpu=cpu, memory=memory)
     on_gpus(trained, gpu_type=gpu_type, count=gpus)
     on_gpus(evaluated, compared, gpu_type=gpu_type, count=evaluation_gpus)
     trains_on(trained, node_selector=node_selector, tolerations=tolerations)
-    reaches_store(prepared, *rounds, concluded, trained, compared)
+    reaches_store(prepared, checked, *rounds, concluded, trained, compared)
     reaches_trackers(trained, compared)

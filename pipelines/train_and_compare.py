@@ -3,6 +3,7 @@
 from kfp import dsl
 
 from basekamp.hyperparameters import Hyperparameters
+from components.check_data import check_data
 from components.compare_models import compare_models
 from components.evaluate_model import evaluate_model
 from components.measure_ladder import measure_ladder
@@ -51,6 +52,9 @@ def train_and_compare(
     validation: float = 0.15,
     test: float = 0.2,
     group: str = "",
+    time: str = "",
+    data_version: str = "bytes",
+    checks: dict[str, str] = {},  # noqa: B006
     reading: dict[str, object] = {},  # noqa: B006
     gpus: str = "0",
     gpu_type: str = "nvidia.com/gpu",
@@ -108,6 +112,9 @@ def train_and_compare(
         validation: Share of rows for the validation split.
         test: Share of rows for the test split.
         group: Column whose equal values stay in one split; empty for none.
+        time: Column of dates or numbers by which the newest rows are for testing; empty for none.
+        data_version: What the data's fingerprint is of: bytes of the file, or content of its rows in any order.
+        checks: From rule (schema, drift, leaking_feature, duplicates, group, time) to stop, warn or off.
         reading: How text is read: on_bad_row, missing, types and delimiter, as data.reading in the experiment file.
         gpus: How many GPUs train-model is given; "0" trains on the CPU.
         gpu_type: Resource name of the GPU, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb.
@@ -134,11 +141,18 @@ def train_and_compare(
         validation=validation,
         test=test,
         group=group,
+        time=time,
+        data_version=data_version,
         reading=reading,
         data_fingerprint=data_fingerprint,
         code_version=code_version,
     )
-    measured = measure_ladder(dataset=prepared.outputs["dataset"], metric=metric, code_version=code_version)
+    checked = check_data(
+        dataset=prepared.outputs["dataset"], store=store, experiment=experiment, attempt=attempt, checks=checks
+    )
+    measured = measure_ladder(dataset=prepared.outputs["dataset"], metric=metric, code_version=code_version).after(
+        checked
+    )
     trained = train_model(
         dataset=prepared.outputs["dataset"],
         metric=metric,
@@ -152,7 +166,7 @@ def train_and_compare(
         profile=profile,
         tracking=tracking,
         code_version=code_version,
-    )
+    ).after(checked)
     evaluated = evaluate_model(
         dataset=prepared.outputs["dataset"],
         model_file=trained.outputs["model_file"],
@@ -165,6 +179,7 @@ def train_and_compare(
         model_file=trained.outputs["model_file"],
         evaluation=evaluated.outputs["evaluation"],
         ladder=measured.outputs["ladder"],
+        checked=checked.outputs["checked"],
         store=store,
         experiment=experiment,
         run_id=f"{dsl.PIPELINE_JOB_NAME_PLACEHOLDER}/{dsl.PIPELINE_JOB_ID_PLACEHOLDER}",
@@ -175,11 +190,12 @@ def train_and_compare(
         gpus=evaluation_gpus,
         tracking=tracking,
     )
-    # A verdict depends on what the store holds by then.
-    compared.set_caching_options(False)
-    ask_for(prepared, measured, trained, evaluated, compared, cpu=cpu, memory=memory)
+    # What they find depends on what the store holds by then.
+    for step in (checked, compared):
+        step.set_caching_options(False)
+    ask_for(prepared, checked, measured, trained, evaluated, compared, cpu=cpu, memory=memory)
     on_gpus(trained, gpu_type=gpu_type, count=gpus)
     on_gpus(evaluated, compared, gpu_type=gpu_type, count=evaluation_gpus)
     trains_on(trained, node_selector=node_selector, tolerations=tolerations)
-    reaches_store(prepared, trained, compared)
+    reaches_store(prepared, checked, trained, compared)
     reaches_trackers(trained, compared)

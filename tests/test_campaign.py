@@ -63,7 +63,7 @@ def test_an_undecided_attempt_is_looked_at_again_with_the_seeds_that_it_needs(tm
         return SimpleNamespace(attempt=values["attempt"], n=values["seeds"], verdict=verdict, needed=needed)
 
     def read(store, row: Row):
-        return SimpleNamespace(comparison=SimpleNamespace(seeds_needed=row.needed))
+        return SimpleNamespace(comparison=SimpleNamespace(seeds_needed=row.needed), checks=())
 
     monkeypatch.setattr(campaign, "_run", run)
     monkeypatch.setattr(campaign, "read_record", read)

@@ -8,6 +8,7 @@ import yaml
 from basekamp.cluster.trainjob import train_on_nodes
 from basekamp.experiment import DataSettings, Split
 from basekamp.hyperparameters import Hyperparameters
+from components.check_data import check_data
 from components.compare_models import compare_models
 from components.conclude_sweep import conclude_sweep
 from components.evaluate_model import evaluate_model
@@ -19,6 +20,7 @@ from components.train_trials import train_trials
 
 COMPONENTS = [
     prepare_data,
+    check_data,
     measure_ladder,
     train_model,
     evaluate_model,
@@ -96,7 +98,8 @@ def test_train_model_defaults_equal_the_librarys():
 def test_prepare_data_defaults_equal_the_librarys():
     ours = defaults(prepare_data.python_func)
     theirs = {name: DataSettings.model_fields[name].default for name in ("task", "rare")}
-    theirs |= {name: Split.model_fields[name].default for name in ("validation", "test", "group")}
+    theirs |= {name: Split.model_fields[name].default for name in ("validation", "test", "group", "time")}
+    theirs["data_version"] = DataSettings.model_fields["version"].default
     assert ours == {**theirs, "drop": [], "reading": {}, "data_fingerprint": "", "code_version": ""}
 
 

@@ -223,7 +223,7 @@ def test_rows_in_the_order_of_the_source_are_no_shift(tmp_path: Path, monkeypatc
     prepare_data(DataSettings(source=str(tmp_path / "data.csv"), target="kind"), tmp_path / "data")
     data = load_dataset(tmp_path / "data")
     days = np.asarray(data.split("validation").x)[:, 0]
-    monkeypatch.setattr("basekamp.diagnosis.data_health.MOST_ROWS", 200)
+    monkeypatch.setattr("basekamp.data.leakage.MOST_ROWS", 200)
     shift = examine_data(data).shift
     assert shift is not None and shift.auc < 0.6 and shift.stability_index < 0.3
     path = tmp_path / "data" / "validation"

@@ -17,9 +17,10 @@ from basekamp.evaluation.ladder import measure_ladder
 from basekamp.experiment import DataSettings
 from basekamp.records.compare import Question, compare_models
 from basekamp.records.shelf import read_shelf
-from basekamp.records.waiting import VARIABLE, compare_or_keep
+from basekamp.records.waiting import compare_or_keep
 from basekamp.storage import open_store
 from basekamp.tracking.spool import spools
+from basekamp.work import WAITING_VARIABLE
 from tests.test_campaign import EXPERIMENT, Display
 from tests.trainings import results, train
 
@@ -92,7 +93,7 @@ def wait(trained: Path, data: Path, place: Path) -> None:
     question = Question("sales", "baseline", "", 0.01, "run")
     folders, pages = (data, trained / "model", trained / "told", trained / "ladder"), place.parent
     with pytest.MonkeyPatch.context() as patch, pytest.raises(ResultsWaitError):
-        patch.setenv(VARIABLE, str(place))
+        patch.setenv(WAITING_VARIABLE, str(place))
         compare_or_keep(*folders, question, store="s3://down", html=pages / "page.html", markdown=pages / "page.md")
 
 

@@ -51,6 +51,12 @@ def test_gpus_cpu_and_memory_are_string_parameters_of_the_steps_that_use_them(do
         assert "--memory'" in asked["resourceMemoryLimit"] and "--cpu'" in asked["resourceCpuRequest"]
 
 
+def test_nothing_trains_before_the_data_are_checked(documents, sweep_documents):
+    tasks = documents[0]["root"]["dag"]["tasks"]
+    assert "check-data" in tasks["train-model"]["dependentTasks"]
+    assert "check-data" in sweep_documents[0]["root"]["dag"]["tasks"]["plan-sweep"]["dependentTasks"]
+
+
 def test_training_is_retried_and_placed_by_parameters(documents):
     pipeline, executors = documents
     assert pipeline["root"]["dag"]["tasks"]["train-model"]["retryPolicy"]["maxRetryCount"] == 2
@@ -65,20 +71,20 @@ def test_shared_memory_is_mounted_where_torch_trains(documents):
 
 
 def test_credentials_come_from_the_clusters_secret_only(documents):
-    for name in ("exec-prepare-data", "exec-train-model", "exec-compare-models"):
+    for name in ("exec-prepare-data", "exec-check-data", "exec-train-model", "exec-compare-models"):
         secret, *of_trackers = documents[1][name]["secretAsEnv"]
         assert secret["secretName"] == "mlpipeline-minio-artifact"
-        trackers = [] if name == "exec-prepare-data" else [("basekamp-tracking", True)]
+        trackers = [] if name in ("exec-prepare-data", "exec-check-data") else [("basekamp-tracking", True)]
         assert [(each["secretName"], each["optional"]) for each in of_trackers] == trackers
     containers = [executor["container"] for executor in documents[0]["deploymentSpec"]["executors"].values()]
     assert all("env" not in container for container in containers)
 
 
-def test_compare_models_is_never_cached(documents):
+def test_what_looks_into_the_store_is_never_cached(documents):
     tasks = documents[0]["root"]["dag"]["tasks"]
     cached = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task in tasks.items()}
-    assert {name for name, is_cached in cached.items() if not is_cached} == {"compare-models"}
-    assert len(cached) == 5
+    assert {name for name, is_cached in cached.items() if not is_cached} == {"check-data", "compare-models"}
+    assert len(cached) == 6
 
 
 @pytest.mark.parametrize("file", ["examples/digits.yaml", "examples/flights.yaml"])

@@ -21,11 +21,12 @@ from basekamp.hyperparameters import Hyperparameters
 from basekamp.records.compare import Question
 from basekamp.records.rebase import rebase
 from basekamp.records.record import Record
-from basekamp.records.shelf import read_shelf
-from basekamp.records.waiting import VARIABLE, bring_up, compare_or_keep
+from basekamp.records.shelf import read_record, read_shelf
+from basekamp.records.waiting import bring_up, compare_or_keep
 from basekamp.storage import open_store
 from basekamp.sweeps.settings import Sweep
 from basekamp.sweeps.shelf import SweepShelf
+from basekamp.work import WAITING_VARIABLE
 from tests.steps import AT_END, Steps, kill_at, start_steps
 
 KILLS = {"measure_ladder": (), "evaluate_model": (5,), "train_trials": (2,)}
@@ -78,12 +79,13 @@ class Way:
 
     def train_and_compare(self) -> None:
         data, at = {"dataset": self.output("dataset")}, {"metric": "accuracy"}
-        model = {"model_file": self.output("model_file")}
+        model, checked = {"model_file": self.output("model_file")}, {"checked": self.output("checked")}
         self.go("prepare_data", source=str(self.source), target="kind", drop=["price"])
+        self.go("check_data", **data, store=self.store(), experiment="sales", attempt="baseline")
         self.go("measure_ladder", **data, **at)
         self.go("train_model", **data, **at, seeds=2, **SETTINGS)
         self.go("evaluate_model", **data, **model, **at)
-        folders = {"evaluation": self.output("evaluation"), "ladder": self.output("ladder")}
+        folders = {"evaluation": self.output("evaluation"), "ladder": self.output("ladder"), **checked}
         self.go("compare_models", **data, **model, **folders, store=self.store(), experiment="sales", run_id="one")
 
     def sweep(self) -> None:
@@ -97,7 +99,15 @@ class Way:
 
     def outputs(self) -> dict[str, bytes]:
         """What the steps wrote, but for what no two runs share."""
-        names = ("dataset", "ladder/ladder.json", "model_file/model.pth", "evaluation", "scorecard", "classification")
+        names = (
+            "dataset",
+            "checked",
+            "ladder/ladder.json",
+            "model_file/model.pth",
+            "evaluation",
+            "scorecard",
+            "classification",
+        )
         paths = [path for name in names for path in (self.folder / name, *(self.folder / name).rglob("*"))]
         return {str(p.relative_to(self.folder)): p.read_bytes() for p in paths if p.is_file() and p.suffix != ".part"}
 
@@ -144,7 +154,7 @@ def test_steps_run_again_change_nothing(ways: tuple[Way, Way], held: Callable[..
     whole.train_and_compare()
     whole.sweep()
     assert (whole.outputs(), whole.stored()) == (outputs, stored)
-    held("step run a second time", 8, "same bytes, same keys")
+    held("step run a second time", 9, "same bytes, same keys")
 
 
 @dataclass
@@ -156,7 +166,8 @@ class Undisturbed:
     def compare(self, store: str, *, attempt: str = "baseline", run: str = "one", out: Path | None = None) -> Record:
         folders = [self.folder / name for name in ("dataset", "model_file", "evaluation", "ladder")]
         pages = {"html": (out or self.folder) / "page.html", "markdown": (out or self.folder) / "page.md"}
-        return compare_or_keep(*folders, Question("sales", attempt, "", 0.01, run), store=store, **pages)
+        question, checked = Question("sales", attempt, "", 0.01, run), self.folder / "checked"
+        return compare_or_keep(*folders, question, checked=checked, store=store, **pages)
 
 
 @pytest.fixture
@@ -167,7 +178,7 @@ def undisturbed(ways: tuple[Way, Way]) -> Undisturbed:
 @pytest.fixture
 def waiting(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder where results may wait, and an S3 service that is down."""
-    monkeypatch.setenv(VARIABLE, str(home / "waiting"))
+    monkeypatch.setenv(WAITING_VARIABLE, str(home / "waiting"))
     return home / "waiting"
 
 
@@ -192,7 +203,10 @@ def test_results_wait_while_the_store_is_down_and_are_recorded_once(
         assert [brought.left for brought in bring_up()] == [1, 1]
     told = bring_up()
     assert [(brought.attempt, brought.left) for brought in told] == [("baseline", 0), ("wider", 0)]
-    assert [row.name for row in read_shelf(open_store(s3_env), "sales").rows] == [brought.record for brought in told]
+    store = open_store(s3_env)
+    rows = read_shelf(store, "sales").rows
+    assert [row.name for row in rows] == [brought.record for brought in told]
+    assert read_record(store, rows[0]).contract is not None
     assert bring_up() == [] and list(waiting.glob("*/")) == []
     held("store down at the end of a training", 3, "results waited, recorded once")
 

@@ -10,7 +10,7 @@ from basekamp.cluster.arguments import typed_arguments
 from basekamp.cluster.compiled import compiled_pipeline
 from basekamp.cluster.local import LocalRun, Observer, new_local_run, run_locally
 from basekamp.cluster.plan import pipeline_values, sweep_values
-from basekamp.data.sources import source_fingerprint
+from basekamp.data.version import data_version
 from basekamp.errors import InputError, ResultsWaitError, StoreDownError
 from basekamp.experiment import Experiment
 from basekamp.naming import new_id
@@ -77,6 +77,7 @@ def run_experiment(
             f"{opened.url} is down, so these results of {experiment.experiment} wait on this machine: "
             f"{', '.join(waits)}; `basekamp sync` judges and records them once the store is up."
         )
+    _warn(opened, made, display)
     return read_shelf(opened, experiment.experiment), made
 
 
@@ -98,7 +99,7 @@ def rebase_experiment(experiment: Experiment, *, store: str, gpus: str, display:
     """
     opened = open_store(store)
     opened.check()
-    fingerprint = source_fingerprint(experiment.data.source)
+    fingerprint = data_version(experiment.data)
     shelf = read_shelf(opened, experiment.experiment)
     if shelf.baseline is None:
         raise InputError(
@@ -110,6 +111,7 @@ def rebase_experiment(experiment: Experiment, *, store: str, gpus: str, display:
     if row is None:
         values = pipeline_values(experiment, BASELINE, store=store, data_fingerprint=fingerprint, gpus=gpus)
         row = _run(values, experiment, opened, display)
+    _warn(opened, [row], display)
     rebase(opened, read_shelf(opened, experiment.experiment), row)
     return read_shelf(opened, experiment.experiment), row
 
@@ -128,6 +130,7 @@ def run_sweep(experiment: Experiment, *, store: str, gpus: str, display: Display
             "first with `basekamp run FILE --attempt baseline`."
         )
     row = _run(values, experiment, opened, display, pipeline="sweep")
+    _warn(opened, [row], display)
     reports = [
         entry for entry in opened.entries(f"{experiment.experiment}/sweeps/") if entry.key.endswith("/report.html")
     ]
@@ -152,10 +155,10 @@ def _base_camp(
         if not may_wait:
             raise
         display.say(f"{error} The training goes on, and its results wait on this machine.")
-        return opened, source_fingerprint(experiment.data.source), is_waiting(store, experiment.experiment, BASELINE)
+        return opened, data_version(experiment.data), is_waiting(store, experiment.experiment, BASELINE)
     for brought in bring_up(store):
         display.say(brought.text())
-    fingerprint = source_fingerprint(experiment.data.source)
+    fingerprint = data_version(experiment.data)
     pinned = read_shelf(opened, experiment.experiment).baseline
     if pinned:
         check_pinned(read_record(opened, pinned), experiment)
@@ -188,6 +191,12 @@ def _known_ids(store: Store, experiment: Experiment) -> set[str]:
         return {row.id for row in read_shelf(store, experiment.experiment).rows}
     except StoreDownError:
         return set()
+
+
+def _warn(store: Store, rows: list[Row], display: Display) -> None:
+    """Say what the data of these records break, each once."""
+    for told in dict.fromkeys(one.text for row in rows for one in read_record(store, row).checks):
+        display.say(told)
 
 
 def _file_name(experiment: str, attempt: str) -> str:

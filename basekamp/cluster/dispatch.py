@@ -16,7 +16,7 @@ from basekamp.cluster.follow import POLL_SECONDS, OnChange, failure, wait
 from basekamp.cluster.package import check_image, image_of, with_image, without_caching
 from basekamp.cluster.plan import PLACEMENT, pipeline_values, sweep_values
 from basekamp.cluster.submit import Submitted, schedule, submit, succeeded_run
-from basekamp.data.sources import source_fingerprint
+from basekamp.data.version import data_version
 from basekamp.errors import BasekampError, InputError
 from basekamp.experiment import Experiment
 from basekamp.records.record import BASELINE
@@ -136,7 +136,7 @@ def plan_runs(experiment: Experiment, order: Order) -> dict[str, Planned]:
     a value that the pipeline refuses.
     """
     source = experiment.data.source
-    fingerprint = "" if _is_of_this_machine(source) else source_fingerprint(source)
+    fingerprint = "" if _is_of_this_machine(source) else data_version(experiment.data)
     if order.sweep:
         package = _package(order, caching=order.caching)
         given = {"store": order.store, "data_fingerprint": fingerprint, "gpus": order.gpus, "image": image_of(package)}

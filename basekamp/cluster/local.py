@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Literal
 
 from basekamp import errors
-from basekamp.records.waiting import VARIABLE as WAITING_VARIABLE
 from basekamp.records.waiting import waiting_folder
 from basekamp.training.progress import VARIABLE as PROGRESS_VARIABLE
-from basekamp.work import work_directory
+from basekamp.work import WAITING_VARIABLE, work_directory
 
 StepState = Literal["running", "done", "reused", "failed"]
 Observer = Callable[[str, StepState], None]

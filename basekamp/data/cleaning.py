@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from basekamp.data.dataset import Cleaning
 from basekamp.data.images import ImageTable
-from basekamp.data.split import Hashes, combine_columns, first_of_each, hash_column, hash_images
+from basekamp.data.split import Hashes, combine_columns, first_of_each, hash_column, hash_images, time_places
 from basekamp.data.table import Table
 from basekamp.data.target import EncodedTarget, check_missing, encode_target
 from basekamp.errors import InputError
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class CleanRows(NamedTuple):
-    """Rows fit for use. `rows` hashes each row's content, `places` decides its side of the split."""
+    """Rows fit for use. `rows` hashes each row's content, `places` decides its side of the split.
+
+    numbers: the row of the source, from 1. dates: a table's columns of dates, those that are dropped as well.
+    """
 
     inputs: Table | NDArray[np.uint8]
     target: EncodedTarget
@@ -30,6 +33,23 @@ class CleanRows(NamedTuple):
     places: Hashes
     numbers: NDArray[np.int64]
     cleaning: Cleaning
+    dates: Table | None
+
+    def sorted(self) -> "CleanRows":
+        """The same rows in an order of their own content, columns by name: alike however the source lays them out.
+
+        A table's rows are read into memory.
+        """
+        order = np.argsort(self.rows, kind="stable")
+        return CleanRows(
+            inputs=_in_order(self.inputs, order) if isinstance(self.inputs, Table) else self.inputs[order],
+            target=self.target._replace(y=self.target.y[order]),
+            rows=self.rows[order],
+            places=self.places[order],
+            numbers=self.numbers[order],
+            cleaning=self.cleaning,
+            dates=None if self.dates is None else _in_order(self.dates, order),
+        )
 
 
 class _RowHashes(NamedTuple):
@@ -47,6 +67,7 @@ def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
     things that only look alike are both kept. `rows` covers the columns that are not dropped, the target
     included, so a new column that is dropped moves no row. Rows of one group get one place; a row without
     a group stands for itself. The group column is no input: its values never meet again in another split.
+    With `split.time` the newest rows are for testing, and a row without a time is for training.
 
     Raises: InputError.
     """
@@ -62,11 +83,13 @@ def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
     left_out = {settings.target, settings.split.group, *settings.drop}
     inputs = table.only(kept, [name for name in table.columns if name not in left_out])
     _check_inputs(inputs.schema)
+    time = settings.split.time
+    dates = [name for name, dtype in table.schema.items() if dtype.base_type() in (pl.Date, pl.Datetime)]
     return CleanRows(
         inputs=inputs,
         target=encode_target(target.filter(pl.Series(kept)), task=settings.task),
         rows=hashes.rows[kept],
-        places=hashes.places[kept],
+        places=time_places(table.column(time).filter(pl.Series(kept))) if time else hashes.places[kept],
         numbers=np.flatnonzero(kept) + 1,
         cleaning=Cleaning(
             rows_read=table.height,
@@ -76,7 +99,13 @@ def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
             dropped_columns=settings.drop,
             missing_values={name: count for name in inputs.columns if (count := inputs.column(name).null_count())},
         ),
+        dates=table.only(kept, dates),
     )
+
+
+def _in_order(table: Table, order: NDArray[np.int64]) -> Table:
+    columns = [table.column(name).gather(order) for name in sorted(table.columns)]
+    return Table([pl.DataFrame(columns).lazy()], table.name)
 
 
 def _hash_rows(table: Table, settings: "DataSettings") -> _RowHashes:
@@ -102,12 +131,14 @@ def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
 
     Raises: InputError.
     """
-    known = [table.target]
-    for name in (settings.target, *settings.drop, *filter(None, [settings.split.group])):
+    known, split = [table.target], settings.split
+    for name in (settings.target, *settings.drop, *filter(None, [split.group, split.time])):
         if name not in known:
             raise InputError(_no_column(name, known))
-    if settings.drop or settings.split.group:
-        raise InputError(f"images have no column but {table.target!r}: leave out data.drop and data.split.group.")
+    if settings.drop or split.group or split.time:
+        raise InputError(
+            f"images have no column but {table.target!r}: leave out data.drop, split.group and split.time."
+        )
     labels = _labels(table)
     rows = hash_images(table.images)
     first = first_of_each(combine_columns({"image": rows, "label": hash_column(labels)}))
@@ -118,16 +149,17 @@ def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
         places=rows[first],
         numbers=np.flatnonzero(first) + 1,
         cleaning=Cleaning(rows_read=len(labels), duplicates_dropped=int((~first).sum())),
+        dates=None,
     )
 
 
 def _check_columns(columns: list[str], settings: "DataSettings") -> None:
-    group = settings.split.group
-    for name in (settings.target, *settings.drop, *filter(None, [group])):
+    group, time = settings.split.group, settings.split.time
+    for name in (settings.target, *settings.drop, *filter(None, [group, time])):
         if name not in columns:
             raise InputError(_no_column(name, columns))
-    if settings.target in (*settings.drop, group):
-        raise InputError(f"{settings.target!r} is the target: take it out of data.drop and data.split.group.")
+    if settings.target in (*settings.drop, group, time):
+        raise InputError(f"{settings.target!r} is the target: take it out of data.drop and data.split.")
 
 
 def _check_inputs(inputs: pl.Schema) -> None:

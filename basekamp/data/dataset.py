@@ -1,6 +1,7 @@
 """The dataset folder: memory-mapped arrays, one per split and purpose, and the schema that explains them.
 
-schema.json  profile.json  profile.html, and quarantine.csv where rows were put aside
+schema.json  profile.json  profile.html  contract.json  sample.parquet  leakage.json
+quarantine.csv where rows were put aside
 train/  validation/  test/      each: x.npy  y.npy  rows.npy  numbers.npy, and groups.npy where rows belong together
 """
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basekamp.data.cleaning import CleanRows, clean_images, clean_table
+from basekamp.data.contract import write_contract
 from basekamp.data.dataset import (
     SPLITS,
     Dataset,
@@ -25,11 +26,13 @@ from basekamp.data.dataset import (
 from basekamp.data.encoding import encode_features, fit_features, pixel_statistics
 from basekamp.data.facts import PROFILE_FILE
 from basekamp.data.images import ImageTable
+from basekamp.data.leakage import LEAKAGE_FILE, Rows, find_leakage
 from basekamp.data.profile import make_profile, render_profile
 from basekamp.data.remote import without_secrets
 from basekamp.data.sources import local_files, local_fingerprint, read_local
 from basekamp.data.split import assign_sides, check_groups, check_sides
 from basekamp.data.table import Table
+from basekamp.data.version import content_version
 from basekamp.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +53,8 @@ def prepare_data(settings: "DataSettings", directory: Path, *, fingerprint: str 
     """Read, clean, split and encode a source and write the dataset folder, with its profile, in one step.
 
     An earlier dataset in `directory` is replaced. With `fingerprint`, the source must still be that one.
-    After a refusal nothing new lies in `directory`.
+    After a refusal nothing new lies in `directory`. A table is read a column or a batch at a time, but with
+    `version: content`, for which its rows are sorted in memory.
 
     Raises: InputError when the settings do not fit the source, or the source changed or cannot be used.
     """
@@ -58,21 +62,29 @@ def prepare_data(settings: "DataSettings", directory: Path, *, fingerprint: str 
     _check_directory(directory)
     with tempfile.TemporaryDirectory(prefix="basekamp-") as scratch:
         files = local_files(settings.source, Path(scratch))
-        found = local_fingerprint(settings.source, files)
-        if fingerprint and fingerprint != found:
-            raise InputError(
-                f"the source {without_secrets(settings.source)} changed (fingerprint {found}, expected "
-                f"{fingerprint}): run the experiment again on the new data."
-            )
         quarantine = Path(scratch) / QUARANTINE
+        if settings.version == "bytes":  # a file that is the wrong one is not read
+            found = _expected(local_fingerprint(settings.source, files), fingerprint, settings.source)
         table = read_local(settings.source, files, settings.reading, Path(scratch), quarantine)
+        if settings.version == "content":
+            found = _expected(content_version(table), fingerprint, settings.source)
         clean = clean_images(table, settings) if isinstance(table, ImageTable) else clean_table(table, settings)
         del table
         with _staging(directory) as staging:
-            _write(staging, clean, settings, found)
+            _write(staging, clean.sorted() if settings.version == "content" else clean, settings, found)
             if quarantine.exists():
                 shutil.copyfile(quarantine, staging / QUARANTINE)
     return load_dataset(directory)
+
+
+def _expected(found: str, fingerprint: str, source: str) -> str:
+    """The fingerprint that was found, which must be the expected one, if any."""
+    if fingerprint and fingerprint != found:
+        raise InputError(
+            f"the source {without_secrets(source)} changed (fingerprint {found}, expected "
+            f"{fingerprint}): run the experiment again on the new data."
+        )
+    return found
 
 
 def _write(staging: Path, clean: CleanRows, settings: "DataSettings", fingerprint: str) -> None:
@@ -104,6 +116,18 @@ def _write(staging: Path, clean: CleanRows, settings: "DataSettings", fingerprin
     profile = make_profile(schema, targets, train)
     (staging / PROFILE_FILE).write_text(profile.model_dump_json(), encoding="utf-8")
     (staging / "profile.html").write_text(render_profile(schema, profile, targets, train), encoding="utf-8")
+    write_contract(staging, schema, train, targets["train"])
+    written = Dataset(staging, schema)
+    rows = Rows(
+        inputs=clean.inputs if isinstance(clean.inputs, Table) else None,
+        dates=clean.dates,
+        y=clean.target.y,
+        numbers=clean.numbers,
+        sides=sides,
+    )
+    is_random = not (settings.split.group or settings.split.time)
+    leakage = find_leakage(schema, {name: written.split(name) for name in SPLITS}, rows, is_random=is_random)
+    (staging / LEAKAGE_FILE).write_text(leakage.model_dump_json(indent=1), encoding="utf-8")
 
 
 def _schema(clean: CleanRows, settings: "DataSettings", fitted: _Fitted, targets: dict[str, NDArray[Any]]) -> Schema:

@@ -1,4 +1,4 @@
-"""Which split a row belongs to: a function of the row's own content and of nothing else.
+"""Which split a row belongs to: a function of the row's own content and of nothing else, but for a split by time.
 
 A row keeps its side when rows are added, removed or reordered, on any machine and with any version of the
 libraries: the hash is defined here. Canonical values: a number is the bits of its float64 (-0.0 as 0.0; whole
@@ -43,10 +43,10 @@ def hash_text(text: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def hash_column(column: pl.Series) -> Hashes:
-    """Hash each value to [n], seeded by the column's name."""
-    seed = np.uint64(hash_text(column.name.encode()))
-    return splitmix64(_canonical(column) ^ seed)
+def hash_column(column: pl.Series, *, key: bytes = b"") -> Hashes:
+    """Hash each value to [n], seeded by the column's name; each key is another hash."""
+    seed = np.uint64(hash_text(key + column.name.encode()))
+    return splitmix64(_canonical(column, key) ^ seed)
 
 
 def combine_columns(columns: Mapping[str, Hashes]) -> Hashes:
@@ -59,11 +59,11 @@ def combine_columns(columns: Mapping[str, Hashes]) -> Hashes:
     return splitmix64(combined)
 
 
-def hash_images(images: NDArray[np.uint8]) -> Hashes:
-    """Hash each image to [n], over its bytes and shape."""
+def hash_images(images: NDArray[np.uint8], *, key: bytes = b"") -> Hashes:
+    """Hash each image to [n], over its bytes and shape; each key is another hash."""
     flat = images.reshape(len(images), -1)
     words = -(-flat.shape[1] // 8)
-    combined = np.full(len(images), hash_text(str(images.shape[1:]).encode()), np.uint64)
+    combined = np.full(len(images), hash_text(key + str(images.shape[1:]).encode()), np.uint64)
     for word in range(words):
         piece = np.zeros((len(images), 8), np.uint8)
         part = flat[:, word * 8 : word * 8 + 8]
@@ -84,6 +84,20 @@ def assign_sides(hashes: Hashes, *, validation: float, test: float) -> NDArray[n
     sides[place < test + validation] = SPLITS.index("validation")
     sides[place < test] = SPLITS.index("test")
     return sides
+
+
+def time_places(times: pl.Series) -> Hashes:
+    """Return places [n] for `assign_sides` that follow time: the newest row the lowest, equal times one place.
+
+    Raises: InputError when the column holds neither dates nor numbers.
+    """
+    if not (times.dtype.is_temporal() or times.dtype.is_numeric()):
+        raise InputError(
+            f"data.split.time: {times.name} is of type {times.dtype}: name a column of dates or numbers, or write its "
+            "dates as 2026-01-31."
+        )
+    newer = times.rank("min", descending=True).fill_null(len(times)).to_numpy().astype(np.float64) - 1
+    return np.ceil(newer / len(times) * 2.0**53).astype(np.uint64) << np.uint64(11)
 
 
 def check_sides(sides: NDArray[np.int8], labels: NDArray[np.int64], classes: tuple[str, ...]) -> None:
@@ -125,16 +139,16 @@ def check_groups(group: str, validation: Hashes) -> None:
         )
 
 
-def _canonical(column: pl.Series) -> Hashes:
+def _canonical(column: pl.Series, key: bytes) -> Hashes:
     if column.dtype.is_temporal():
         return _filled(_microseconds(column), column)
     if column.dtype == pl.Boolean:
         return _filled(column, column)
     if column.dtype.is_numeric():
-        return _number_bits(column)
+        return _number_bits(column, key)
     if column.dtype == pl.Null:
         return np.full(len(column), MISSING)
-    return _text_bits(column)
+    return _text_bits(column, key)
 
 
 def _microseconds(column: pl.Series) -> pl.Series:
@@ -151,20 +165,22 @@ def _filled(values: pl.Series, column: pl.Series) -> Hashes:
     return bits
 
 
-def _number_bits(column: pl.Series) -> Hashes:
+def _number_bits(column: pl.Series, key: bytes) -> Hashes:
     numbers = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
     bits = (numbers + 0.0).view(np.uint64).copy()
     bits[np.isnan(numbers)] = MISSING
     if column.dtype.is_integer() and (large := np.abs(numbers) > EXACT).any():
         exact = column.filter(pl.Series(large)).cast(pl.String).to_list()
-        bits[large] = [hash_text(value.encode()) for value in exact]
+        bits[large] = [hash_text(key + value.encode()) for value in exact]
     return bits
 
 
-def _text_bits(column: pl.Series) -> Hashes:
+def _text_bits(column: pl.Series, key: bytes) -> Hashes:
     if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object):
-        return np.array([MISSING if v is None else hash_text(repr(v).encode()) for v in column.to_list()], np.uint64)
+        return np.array(
+            [MISSING if v is None else hash_text(key + repr(v).encode()) for v in column.to_list()], np.uint64
+        )
     text = column.cast(pl.String)
     known = text.drop_nulls().unique()
-    hashes = pl.Series([hash_text(value.encode()) for value in known.to_list()], dtype=pl.UInt64)
+    hashes = pl.Series([hash_text(key + value.encode()) for value in known.to_list()], dtype=pl.UInt64)
     return text.replace_strict(known, hashes, default=int(MISSING), return_dtype=pl.UInt64).to_numpy().copy()

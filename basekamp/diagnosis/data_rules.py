@@ -1,5 +1,6 @@
 """What the data set itself tells."""
 
+from basekamp.data.two_samples import is_apart
 from basekamp.diagnosis.finding import Case, Finding
 from basekamp.language import gettext
 
@@ -33,7 +34,7 @@ def class_imbalance(case: Case) -> Finding | None:
 def shift(case: Case) -> Finding | None:
     """Training and validation rows that can be told apart."""
     shift = case.data.shift if case.data else None
-    if shift is None or shift.auc < max(0.6, 0.5 + 5 * shift.noise):
+    if shift is None or not is_apart(shift.auc, shift.noise):
         return None
     return Finding(
         "train-validation-shift",
@@ -80,7 +81,7 @@ def duplicates(case: Case) -> Finding | None:
 def leak(case: Case) -> Finding | None:
     """A column that gives the target away."""
     leak = case.data.leak if case.data else None
-    if leak is None or leak.score < 0.95 or leak.score - leak.others < 0.15:
+    if leak is None or not leak.is_clear:
         return None
     return Finding(
         "leaking-feature",

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import CountedIn, Dataset
-from basekamp.diagnosis.data_health import score_of
+from basekamp.data.leakage import score_of
 from basekamp.document import load_document
 from basekamp.evaluation.evaluate import Predictions
 from basekamp.hyperparameters import Hyperparameters

@@ -15,6 +15,7 @@ from basekamp.evaluation.worst import read_worst
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.language import speaking
 from basekamp.naming import Value, id_digest, id_time, new_id
+from basekamp.records.data_check import CheckedData
 from basekamp.records.gate import earlier_opening, may_open, open_test_split, record_opening
 from basekamp.records.record import BASELINE, DataFacts, Opening, Record, differing, file_name, record_name
 from basekamp.records.shelf import (
@@ -80,6 +81,7 @@ class _Evidence:
     model: Path
     evaluation: Path
     ladder: Path
+    checked: Path | None
     store: Store
     shelf: Shelf
     baseline: Record | None
@@ -93,6 +95,7 @@ def compare_models(
     ladder: Path,
     question: Question,
     *,
+    checked: Path | None = None,
     store: str,
     html: Path,
     markdown: Path,
@@ -100,10 +103,10 @@ def compare_models(
 ) -> Record:
     """Judge the run, put its record into the store, and write the report as HTML and Markdown.
 
-    `model`, `evaluation` and `ladder` are the folders that `train_model`, `evaluate_model` and `measure_ladder` wrote.
-    The store gets the
-    predictions, the model, the report and at last the JSON, which makes the record exist. Called again, it gives
-    the same record; after a call that was cut off, it completes it under the same id.
+    `model`, `evaluation`, `ladder` and `checked` are the folders that `train_model`, `evaluate_model`, `measure_ladder`
+    and `check_data` wrote; without the last, the record tells of no check. The store gets the predictions, the model,
+    the report and at last the JSON, which makes the record exist. Called again, it gives the same record; after a call
+    that was cut off, it completes it under the same id.
 
     Raises InputError when an attempt has no baseline, or one of another metric or target, StoreError when the
     store fails.
@@ -118,7 +121,7 @@ def compare_models(
     if stored:
         record = read_record(opened, stored)
     else:
-        evidence = _Evidence(load_dataset(dataset), model, evaluation, ladder, opened, shelf, baseline, gpus)
+        evidence = _Evidence(load_dataset(dataset), model, evaluation, ladder, checked, opened, shelf, baseline, gpus)
         record = _make_record(evidence, question, (id_in(leftovers[0]) if leftovers else None) or next_id)
     write_whole(html, attempt_html(record, baseline, shelf))
     write_whole(markdown, attempt_markdown(record, baseline))
@@ -132,6 +135,7 @@ def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Rec
     training = Training.read(evidence.model)
     if len(training.replicates) < FEWEST_SEEDS:
         raise InputError(f"seeds={len(training.replicates)} is not allowed: use 2 or more, one seed tells no noise.")
+    checked = CheckedData.read(evidence.checked) if evidence.checked else CheckedData(findings=[], compared=False)
     params = Hyperparameters.model_validate(training.hyperparameters).effective()
     baseline = evidence.baseline
     differs = differing(params, baseline.params) if baseline else {}
@@ -162,6 +166,8 @@ def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Rec
         network=read_network_health(evidence.evaluation),
         worst=read_worst(evidence.evaluation),
         profile=read_profile(evidence.data.directory),
+        checks=checked.findings,
+        contract=checked.contract,
         files={
             MODEL: _digest(evidence.model / MODEL_FILE),
             PREDICTIONS: _digest(evidence.evaluation / PREDICTIONS_FILE),

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from basekamp.data.checks import DataFinding
+from basekamp.data.contract import Contract
 from basekamp.data.facts import Profile
 from basekamp.diagnosis.network_health import NetworkHealth
 from basekamp.errors import InputError
@@ -60,7 +62,10 @@ class Opening(Strict):
 
 
 class Record(Strict):
-    """One result: an attempt (or the baseline) over all its replicates."""
+    """One result: an attempt (or the baseline) over all its replicates.
+
+    checks: the rules that the data break; contract: of a baseline, what later data are held against.
+    """
 
     version: int = RECORD_VERSION
     id: str
@@ -85,6 +90,8 @@ class Record(Strict):
     network: NetworkHealth | None = None
     worst: Worst | None = None
     profile: Profile | None = None
+    checks: list[DataFinding] = []
+    contract: Contract | None = None
     files: dict[str, str]
 
     @property

@@ -1,6 +1,6 @@
 """Results that wait on this machine for a store that was down, until `basekamp sync` judges and records them.
 
-<work folder>/waiting/<digest>/    dataset, model, evaluation and ladder: what the steps before compare-models wrote
+<work folder>/waiting/<digest>/    dataset, model, evaluation, ladder, checked: what steps before compare-models wrote
                                    waiting.json: what compare-models was asked; written last, with it the result counts
 """
 
@@ -29,12 +29,9 @@ from basekamp.storage import open_store
 from basekamp.storage.protocol import write_whole
 from basekamp.tracking.judged import tell_trackers
 from basekamp.training.results import Training
-from basekamp.work import work_directory
+from basekamp.work import WAITING_VARIABLE, work_directory
 
-VARIABLE = "BASEKAMP_WAITING"
-"""`basekamp run` sets it to the folder where results may wait; elsewhere the disk goes with the pod."""
-
-FOLDERS = ("dataset", "model", "evaluation", "ladder")
+FOLDERS = ("dataset", "model", "evaluation", "ladder", "checked")
 _FILE = "waiting.json"
 
 
@@ -81,6 +78,7 @@ def compare_or_keep(
     ladder: Path,
     question: Question,
     *,
+    checked: Path | None = None,
     store: str,
     html: Path,
     markdown: Path,
@@ -91,16 +89,16 @@ def compare_or_keep(
 
     Raises ResultsWaitError once that is kept, also for an attempt whose baseline waits; else as `compare_models` does.
     """
-    folders, kept = (dataset, model, evaluation, ladder), os.environ.get(VARIABLE)
+    folders, kept = (dataset, model, evaluation, ladder), os.environ.get(WAITING_VARIABLE)
     try:
         if kept and question.attempt != BASELINE and is_waiting(store, question.experiment, BASELINE):
             raise StoreDownError(f"the baseline of {question.experiment} waits for {store}.")
-        return compare_models(*folders, question, store=store, html=html, markdown=markdown, gpus=gpus)
+        return compare_models(*folders, question, checked=checked, store=store, html=html, markdown=markdown, gpus=gpus)
     except StoreDownError as error:
         if not kept:
             raise
         waiting = Waiting(question=question, store=store, gpus=gpus, tracking=tracking, since=datetime.now(UTC))
-        _keep(Path(kept), folders, waiting)
+        _keep(Path(kept), (*folders, checked), waiting)
         raise ResultsWaitError(
             f"{store} is down, so {question.attempt} of {question.experiment} waits in {kept}: `basekamp sync` judges "
             "and records it once the store is up."
@@ -136,11 +134,16 @@ def _bring_up(folder: Path, waiting: Waiting) -> Brought:
 
 
 def _record(folder: Path, waiting: Waiting) -> Record:
-    dataset, model, evaluation, ladder = (folder / name for name in FOLDERS)
+    dataset, model, evaluation, ladder, checked = (folder / name for name in FOLDERS)
     with tempfile.TemporaryDirectory(prefix="basekamp-") as name:
         pages = {"html": Path(name) / "report.html", "markdown": Path(name) / "report.md"}
         record = compare_models(
-            dataset, model, evaluation, ladder, waiting.question, store=waiting.store, gpus=waiting.gpus, **pages
+            *(dataset, model, evaluation, ladder),
+            waiting.question,
+            checked=checked if checked.is_dir() else None,
+            store=waiting.store,
+            gpus=waiting.gpus,
+            **pages,
         )
     tell_trackers(waiting.tracking, model, record, store=waiting.store)
     return record
@@ -167,7 +170,7 @@ def _all_waiting() -> list[tuple[Path, Waiting]]:
     return sorted(found, key=lambda one: (one[1].question.attempt != BASELINE, one[1].since))
 
 
-def _keep(place: Path, folders: tuple[Path, ...], waiting: Waiting) -> None:
+def _keep(place: Path, folders: tuple[Path | None, ...], waiting: Waiting) -> None:
     """Link or copy the folders beside the place, and rename them into it; the same result is kept once."""
     digest = hashlib.sha256(f"{waiting.store}\n{waiting.question.run}\n{waiting.question.attempt}".encode()).hexdigest()
     folder, staging = place / digest[:24], place / f".{uuid.uuid4().hex}"
@@ -175,7 +178,8 @@ def _keep(place: Path, folders: tuple[Path, ...], waiting: Waiting) -> None:
         if folder.exists():
             return
         for name, source in zip(FOLDERS, folders, strict=True):
-            shutil.copytree(source, staging / name, copy_function=_link_or_copy)
+            if source is not None:
+                shutil.copytree(source, staging / name, copy_function=_link_or_copy)
         write_whole(staging / _FILE, waiting.model_dump_json(indent=1))
         staging.rename(folder)
     except OSError as error:

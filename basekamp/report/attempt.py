@@ -106,6 +106,11 @@ def attempt_markdown(record: Record, baseline: Record | None) -> str:
         f"## {gettext('Test split')}",
         _gate_line(record, other),
     ]
+    if record.checks:
+        parts += [
+            f"## {gettext('Rules that the data break')}",
+            "\n".join(f"- **{one.rule}**: {plain(one.sentence)}" for one in record.checks),
+        ]
     if found := findings_of(record):
         parts += [f"## {gettext('Diagnosis')}", diagnosis_markdown(found)]
     if rows := performance_rows(record.training.performance):

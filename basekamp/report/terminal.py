@@ -14,8 +14,8 @@ from rich.text import Text
 
 from basekamp.cluster.local import LocalRun, Observer, StepState
 
-STEPS = ("prepare-data", "measure-ladder", "train-model", "evaluate-model", "compare-models")
-SWEEP_STEPS = (*STEPS[:2], "plan-sweep", "train-trials", "conclude-sweep", *STEPS[2:])
+STEPS = ("prepare-data", "check-data", "measure-ladder", "train-model", "evaluate-model", "compare-models")
+SWEEP_STEPS = (*STEPS[:3], "plan-sweep", "train-trials", "conclude-sweep", *STEPS[3:])
 STATE_MARKS: dict[StepState, tuple[str, str]] = {
     "done": ("✓", "green"),
     "reused": ("↺", "cyan"),
