@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from basekamp.errors import InputError
 from basekamp.storage import Store
@@ -16,6 +16,13 @@ from basekamp.storage import Store
 MOST_BYTES = 128 << 20
 MOST_VALUES, MOST_KEYS = 4 << 20, 1 << 18
 """As many numbers as 100,000 epochs of ten seeds leave in their curves; keys, lists and objects cost far more each."""
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
 
 Document = TypeVar("Document", bound=BaseModel)
 

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import basekamp.records.waiting
+
 AT_END = -1
 """Kill once all is written, before anything is reported."""
 
 
 class Steps:
-    """Runs one component at a time."""
+    """Runs one component at a time, or `bring_up`, what `basekamp sync` does with results that wait."""
 
     def __init__(self, server: subprocess.Popen[str]) -> None:
         self.server = server
@@ -53,10 +55,11 @@ def start_steps() -> Iterator[Steps]:
 
 def _serve() -> None:
     """Read a step, fork its process, print its exit status. The server itself never computes."""
+    import jinja2  # these as well: a page and a curve take seconds to import them  # noqa: F401
+    import sklearn.metrics  # noqa: F401
     import torch._dynamo  # imported by every process's first optimizer, which takes a second  # noqa: F401
 
     import basekamp.evaluation.evaluate
-    import basekamp.records.waiting
     import basekamp.sweeps.trials  # noqa: F401
 
     for line in sys.stdin:
@@ -73,6 +76,10 @@ def _run(told: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ["BASEKAMP_HOME"] = str(folder / "home")
+    if told["component"] == "bring_up":
+        kill_at(told["kill_at"])
+        basekamp.records.waiting.bring_up()
+        return
     function = getattr(importlib.import_module(f"components.{told['component']}"), told["component"])
     arguments = {name: _artifact(value) for name, value in told["arguments"].items()}
     for name in function.component_spec.outputs:

@@ -27,7 +27,7 @@ from basekamp.storage import open_store
 from basekamp.sweeps.settings import Sweep
 from basekamp.sweeps.shelf import SweepShelf
 from basekamp.work import WAITING_VARIABLE
-from tests.steps import AT_END, Steps, kill_at, start_steps
+from tests.steps import AT_END, Steps, start_steps
 
 KILLS = {"measure_ladder": (), "evaluate_model": (5,), "train_trials": (2,)}
 """At which of many writes slow steps are killed; the others are at each."""
@@ -230,29 +230,28 @@ def test_a_baseline_that_waited_is_dropped_where_the_same_is_pinned(
 
 
 def test_sync_killed_at_any_write_records_each_result_once(
-    undisturbed: Undisturbed, s3_env: str, waiting: Path, tmp_path: Path, held: Callable[..., None]
+    undisturbed: Undisturbed,
+    s3_env: str,
+    waiting: Path,
+    home: Path,
+    tmp_path: Path,
+    steps: Steps,
+    held: Callable[..., None],
 ) -> None:
     kept_while_down(undisturbed, s3_env)
     store, killed = tmp_path / "store", 0
+    assert home == tmp_path / "home"  # where a step looks
     (told,) = waiting.glob("*/waiting.json")
     told.write_text(told.read_text().replace(s3_env, str(store)))  # of a folder every write can be watched
-    while is_killed_in_a_child(bring_up, at=killed + 1):
-        killed += 1
-    assert killed > 8 and not bring_up()
+    for place in (1, 2, 3, 5, 8, 12):
+        if steps.run("bring_up", tmp_path, kill_at=place) == -signal.SIGKILL:
+            killed += 1
+    assert killed > 3
+    bring_up()
+    assert not bring_up()
     shelf = read_shelf(open_store(str(store)), "sales")
     assert len(shelf.every) == 1 and len(open_store(str(store)).keys("sales/")) == 4
-    held("sync killed by SIGKILL at a write", killed, "one record")
-
-
-def is_killed_in_a_child(act: Callable[[], object], *, at: int) -> bool:
-    pid = os.fork()
-    if not pid:
-        try:
-            kill_at(at)
-            act()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    held("sync killed by SIGKILL at one of its first writes", killed, "one record")
 
 
 def test_without_a_place_to_wait_a_store_that_is_down_is_an_error(

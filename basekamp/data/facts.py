@@ -3,19 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from basekamp.document import load_document
+from basekamp.document import Strict, load_document
 
 PROFILE_FILE = "profile.json"
 MOST_COLUMNS_KEPT = 30
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Part(_Facts):
+class Part(Strict):
     """How many rows of a class a split has, and their share of it."""
 
     split: str
@@ -23,14 +17,14 @@ class Part(_Facts):
     share: float
 
 
-class ClassRow(_Facts):
+class ClassRow(Strict):
     """A class in each split."""
 
     name: str
     parts: list[Part]
 
 
-class Histogram(_Facts):
+class Histogram(Strict):
     """A number in one split: bin counts, the fullest 1."""
 
     split: str
@@ -40,14 +34,14 @@ class Histogram(_Facts):
     mean: float
 
 
-class Category(_Facts):
+class Category(Strict):
     """A value and its share of the rows."""
 
     value: str
     share: float
 
 
-class Column(_Facts):
+class Column(Strict):
     """One column of the source on the training split: its commonest values, or its range and bin counts.
 
     left_out: why it is no input, "" for one that is; rare: how many of its categories are read as other.
@@ -66,7 +60,7 @@ class Column(_Facts):
     mean: str = ""
 
 
-class Profile(_Facts):
+class Profile(Strict):
     """What is in the splits: classes, or the target's histogram, and of a table its columns."""
 
     class_rows: list[ClassRow] = []

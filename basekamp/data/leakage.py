@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Schema, SplitArrays
 from basekamp.data.split import Hashes, hash_images
 from basekamp.data.table import BATCH_VALUES, Table
+from basekamp.document import Strict
 
 LEAKAGE_FILE = "leakage.json"
 MOST_ROWS, MOST_NAMED, MOST_COLUMNS = 4000, 20, 200
@@ -33,13 +33,7 @@ IN_ORDER = 0.95
 """Rank correlation of a date and the place in the source from which the rows count as a log."""
 
 
-class Fact(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Leak(Fact):
+class Leak(Strict):
     """A column that alone tells the target. score: of a small tree on validation; others: the best of all others."""
 
     column: str
@@ -57,7 +51,7 @@ class Leak(Fact):
         return f"{self.column} alone tells the target (score {self.score:.3f}, the next column {self.others:.3f})"
 
 
-class GroupLeak(Fact):
+class GroupLeak(Strict):
     """A column whose rows belong together, on both sides of the split.
 
     score: of answering with the commonest (or mean) target of the training rows of the same value; neighbours: the same
@@ -72,7 +66,7 @@ class GroupLeak(Fact):
     rows: tuple[int, int]
 
 
-class TimeLeak(Fact):
+class TimeLeak(Strict):
     """A date that orders the source's rows.
 
     order: their rank correlation; older: the share of validation rows that are older than the newest training row.
@@ -83,7 +77,7 @@ class TimeLeak(Fact):
     older: float
 
 
-class Leakage(Fact):
+class Leakage(Strict):
     """All facts of a data set. repeated_rows: source rows of a training row and of the held-out row that repeats it."""
 
     feature: Leak | None

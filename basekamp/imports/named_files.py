@@ -1,12 +1,11 @@
 """A folder of model files whose names tell their results, listed where it lies, without an import."""
 
-import math
 from pathlib import Path
 
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
 from basekamp.naming import Name, parse_name
-from basekamp.records.row import IMPORTED, Row
+from basekamp.records.row import Row, unjudged_row
 from basekamp.records.shelf import Shelf
 
 
@@ -39,21 +38,14 @@ def _row(file_name: str, folder: str) -> Row | None:
     metrics = _metrics(name)
     if not metrics:
         return None
-    return Row(
+    return unjudged_row(
         name=file_name,
         key=file_name,
         experiment=folder,
-        role=IMPORTED,
         attempt=name.model,
         id=name.id or file_name.removesuffix(f".{name.extension}"),
         params={"model": name.model, **{key: value for key, value in name.fields.items() if key not in metrics}},
-        metric=list(metrics)[-1],
         metrics=metrics,
-        n=1,
-        spread=math.nan,
-        difference=None,
-        interval=None,
-        verdict=None,
         cut=name.cut,
     )
 

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from basekamp.attempt import is_name
+from basekamp.document import Strict
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
 from basekamp.imports.result import Found, Reading, Result, read_result
 from basekamp.naming import MAX_BYTES, Name, Value, format_name, new_id, parse_name
-from basekamp.records.record import Strict, significant
+from basekamp.records.record import significant
 from basekamp.records.shelf import COMPLETE, FROM, IMPORTED, read_shelf
 from basekamp.storage import Store
 

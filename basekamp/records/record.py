@@ -5,12 +5,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from basekamp.data.checks import DataFinding
 from basekamp.data.contract import Contract
 from basekamp.data.facts import Profile
 from basekamp.diagnosis.network_health import NetworkHealth
+from basekamp.document import Strict
 from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import Evaluation
 from basekamp.evaluation.ladder import Ladder
@@ -25,12 +24,6 @@ Role = Literal["baseline", "attempt", "imported"]
 BASELINE = "baseline"
 RECORD_VERSION = 1
 SIGNIFICANT_DIGITS = 5
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DataFacts(Strict):

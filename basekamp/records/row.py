@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from basekamp.errors import InputError
 from basekamp.naming import Value, parse_name
@@ -78,14 +78,21 @@ def imported_row(key: str, file_name: str) -> Row:
     if name.id is None or keys[-1] == FROM:
         raise InputError(f"{key} is no imported result's name: it needs from, a metric and an id.")
     metrics = {one: float(name.fields[one]) for one in keys[at + 1 :]}
+    told = {
+        "key": key,
+        "experiment": key[: key.index("/")],
+        "attempt": str(name.fields[FROM]),
+        "id": name.id,
+        "params": {"model": name.model, **{one: name.fields[one] for one in keys[:at]}},
+    }
+    return unjudged_row(name=file_name, metrics=metrics, cut=name.cut, **told)
+
+
+def unjudged_row(*, metrics: dict[str, float], **told: Any) -> Row:
+    """A result of one training whose noise nobody knows; the last metric decides."""
     return Row(
-        name=file_name,
-        key=key,
-        experiment=key[: key.index("/")],
+        **told,
         role=IMPORTED,
-        attempt=str(name.fields[FROM]),
-        id=name.id,
-        params={"model": name.model, **{one: name.fields[one] for one in keys[:at]}},
         metric=list(metrics)[-1],
         metrics=metrics,
         n=1,
@@ -93,5 +100,4 @@ def imported_row(key: str, file_name: str) -> Row:
         difference=None,
         interval=None,
         verdict=None,
-        cut=name.cut,
     )
