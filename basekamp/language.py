@@ -39,11 +39,6 @@ def gettext(text: str, /, **values: object) -> str:
     return told.format(**values) if values else told
 
 
-def ngettext(one: str, many: str, n: int, /, **values: object) -> str:
-    """The text for one or for many, {n} filled."""
-    return gettext(one if n == 1 else many, n=values.pop("n", n), **values)
-
-
 @cache
 def catalogue(language: str) -> dict[str, str]:
     """Every text of a language, by its English."""

@@ -48,16 +48,15 @@ def compare_models(
     """
     from pathlib import Path
 
-    from basekamp.records.compare import Question
+    from basekamp.records.compare import Folders, Question
     from basekamp.records.waiting import compare_or_keep
     from basekamp.tracking.judged import tell_trackers
 
     named = {"experiment": experiment, "attempt": attempt, "run": run_id, "image": image}
     question = Question(hypothesis=hypothesis, expect=expect, **named)
     pages = {"html": Path(report.path), "markdown": Path(summary.path)}
-    folders = (Path(dataset.path), Path(model_file.path), Path(evaluation.path), Path(ladder.path))
-    kept = {"checked": Path(checked.path), "store": store, "gpus": gpus, "tracking": tracking}
-    written = compare_or_keep(*folders, question, **kept, **pages)
+    folders = Folders(*(Path(each.path) for each in (dataset, model_file, evaluation, ladder, checked)))
+    written = compare_or_keep(folders, question, store=store, gpus=gpus, tracking=tracking, **pages)
     Path(record.path).write_text(written.model_dump_json(indent=1))
     record.metadata.update(name=written.name, key=written.key)
     tell_trackers(tracking, Path(model_file.path), written, store=store)

@@ -1,10 +1,8 @@
 """Working through an experiment: what is refused before it begins, and when an undecided attempt is tried again."""
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +13,7 @@ from basekamp.experiment import Experiment
 from basekamp.records.shelf import Row
 from basekamp.storage.pool import QUICK
 from basekamp.storage.s3 import S3Store
+from tests.http_server import http_server
 
 EXPERIMENT = Experiment.model_validate(
     {
@@ -85,42 +84,17 @@ def test_no_more_seeds_than_the_file_has_are_refused(tmp_path, most):
         campaign.run_experiment(EXPERIMENT, store=str(tmp_path), display=Display(), **options)
 
 
-def refuse(status: int, code: str) -> type[BaseHTTPRequestHandler]:
-    """A service that answers every request with this error."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            body = f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/xml")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
-
-
 @pytest.fixture
-def reach(s3_env, monkeypatch):
-    """Lets the environment reach a service of a handler."""
-    servers = []
+def refuse(s3_env, monkeypatch):
+    """Lets the environment reach a service that answers every request with an error."""
+    with ExitStack() as running:
 
-    def start(handler: type[BaseHTTPRequestHandler]) -> None:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        servers.append(server)
-        monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        def start(status: int, code: str) -> None:
+            body = f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+            endpoint, _ = running.enter_context(http_server(status, body, kind="application/xml"))
+            monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 def refused_at_the_start(store: str, home: Path) -> str:
@@ -149,8 +123,8 @@ def test_a_missing_bucket_is_told_before_anything_is_trained(s3_env, home, held)
         (403, "RequestTimeTooSkewed", "UTC, is not the service's; set it right"),
     ],
 )
-def test_what_waiting_does_not_mend_is_told_before_anything_is_trained(s3_env, home, reach, held, status, code, said):
-    reach(refuse(status, code))
+def test_what_waiting_does_not_mend_is_told_before_anything_is_trained(s3_env, home, refuse, held, status, code, said):
+    refuse(status, code)
     assert said in refused_at_the_start(s3_env, home)
     held(f"{code} at the start of a run", 1, "refused before the first epoch")
 
@@ -176,9 +150,9 @@ def test_a_clock_by_which_no_record_can_be_made_is_told_before_anything_is_train
 
 
 @pytest.mark.parametrize("status", [None, 500, 503])
-def test_a_run_goes_on_while_the_store_is_down_and_says_so_at_its_end(s3_env, home, monkeypatch, reach, held, status):
+def test_a_run_goes_on_while_the_store_is_down_and_says_so_at_its_end(s3_env, home, monkeypatch, refuse, held, status):
     if status:
-        reach(refuse(status, "InternalError"))
+        refuse(status, "InternalError")
     else:
         monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", "http://127.0.0.1:9")
     trained = []

@@ -15,7 +15,7 @@ from basekamp.errors import BasekampError, ResultsWaitError, StoreError
 from basekamp.evaluation.evaluate import evaluate_model
 from basekamp.evaluation.ladder import measure_ladder
 from basekamp.experiment import DataSettings
-from basekamp.records.compare import Question, compare_models
+from basekamp.records.compare import Folders, Question, compare_models
 from basekamp.records.shelf import read_shelf
 from basekamp.records.waiting import compare_or_keep
 from basekamp.storage import open_store
@@ -85,16 +85,16 @@ def trained(tables: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 
 def compare(trained: Path, data: Path, store: Path, pages: Path, *, run: int = 0) -> None:
     question = Question("sales", "baseline", "", 0.01, f"run-{run}")
-    folders = (data, trained / "model", trained / "told", trained / "ladder")
-    compare_models(*folders, question, store=str(store), html=pages / "page.html", markdown=pages / "page.md")
+    folders = Folders(data, trained / "model", trained / "told", trained / "ladder")
+    compare_models(folders, question, store=str(store), html=pages / "page.html", markdown=pages / "page.md")
 
 
 def wait(trained: Path, data: Path, place: Path) -> None:
     question = Question("sales", "baseline", "", 0.01, "run")
-    folders, pages = (data, trained / "model", trained / "told", trained / "ladder"), place.parent
+    folders, pages = Folders(data, trained / "model", trained / "told", trained / "ladder"), place.parent
     with pytest.MonkeyPatch.context() as patch, pytest.raises(ResultsWaitError):
         patch.setenv(WAITING_VARIABLE, str(place))
-        compare_or_keep(*folders, question, store="s3://down", html=pages / "page.html", markdown=pages / "page.md")
+        compare_or_keep(folders, question, store="s3://down", html=pages / "page.html", markdown=pages / "page.md")
 
 
 def writers(trained: Path, data: Path, disk: Path) -> dict[str, Callable[[], object]]:

@@ -14,12 +14,13 @@ from basekamp.data.dataset import SPLITS
 from basekamp.diagnosis.rules import RULES
 from basekamp.errors import InputError
 from basekamp.evaluation.goals import METRICS
-from basekamp.language import catalogue, current_language, gettext, ngettext, speaking
+from basekamp.language import catalogue, current_language, gettext, speaking
 from basekamp.records.record import Role
 from basekamp.records.side_by_side import provenance
 from basekamp.records.verdict import Verdict
 from basekamp.report.attempt import attempt_html
 from basekamp.report.page import _environment
+from basekamp.report.page import _ngettext as ngettext
 from basekamp.report.sweep import METHODS
 from basekamp.training.results import Replicate, Seconds
 from tests.made_records import ATTACK, BASE, BETTER, EMPTY, make_record

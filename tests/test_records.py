@@ -24,7 +24,7 @@ from basekamp.experiment import DataSettings, Split
 from basekamp.hyperparameters import Hyperparameters
 from basekamp.naming import MAX_BYTES, Name, id_time, new_id, parse_name
 from basekamp.records import compare, gate, rebase
-from basekamp.records.compare import Question, compare_models
+from basekamp.records.compare import Folders, Question, compare_models
 from basekamp.records.gate import fall_back
 from basekamp.records.leaderboard import best_first, select_rows
 from basekamp.records.record import Record, differing, file_name, significant
@@ -108,10 +108,12 @@ class Camp:
     ) -> Record:
         question = Question("digits", attempt or recipe, f"{recipe} is better.", expect, run or f"run-{recipe}")
         return compare_models(
-            folders.get("data", self.trained / "data"),
-            folders.get("model", self.trained / recipe),
-            folders.get("told", self.trained / f"{recipe}-told"),
-            self.trained / "ladder",
+            Folders(
+                folders.get("data", self.trained / "data"),
+                folders.get("model", self.trained / recipe),
+                folders.get("told", self.trained / f"{recipe}-told"),
+                self.trained / "ladder",
+            ),
             question,
             store=self.url,
             html=self.folder / "report.html",

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +28,7 @@ from basekamp.storage.protocol import is_key
 from basekamp.storage.s3 import S3Store
 from basekamp.storage.s3_access import connect, read_access
 from basekamp.storage.s3_transfer import PART_BYTES, Transfer
+from tests.http_server import http_server
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -639,7 +639,7 @@ def test_an_object_of_several_pieces_is_read_whole(
 
 def test_a_failure_that_comes_with_status_200_is_one(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
     body = b"<Error><UploadId>1</UploadId><Code>InternalError</Code><Message>late</Message></Error>"
-    with web_server(200, body) as (endpoint, asked):
+    with http_server(200, body) as (endpoint, asked):
         monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
         client = connect(read_access("s3"), SHORT)
         with pytest.raises(S3Error, match="InternalError"):
@@ -648,7 +648,7 @@ def test_a_failure_that_comes_with_status_200_is_one(s3_env: str, monkeypatch: p
 
 
 def test_an_answer_that_is_no_piece_but_all_is_read(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with web_server(200, b"hello") as (endpoint, _):
+    with http_server(200, b"hello") as (endpoint, _):
         monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
         target = io.BytesIO()
         told = Transfer(connect(read_access("s3"), SHORT), "bucket", 0).download("a", target)
@@ -729,38 +729,8 @@ def test_https_to_a_plain_port_is_named(s3_env: str, monkeypatch: pytest.MonkeyP
         open_store(s3_env).check()
 
 
-@contextmanager
-def web_server(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A server that gives one answer to all, and the list of the methods it was asked with."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
-            asked.append(self.command)
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_a_failing_service_is_asked_again_until_the_deadline(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with web_server(503, b"") as (endpoint, asked):
+    with http_server(503, b"") as (endpoint, asked):
         monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
         with pytest.raises(StoreError, match="the answer is not one of S3 .*see the log"):
             S3Store(s3_env, patience=SHORT).get("a")
@@ -768,7 +738,7 @@ def test_a_failing_service_is_asked_again_until_the_deadline(s3_env: str, monkey
 
 
 def test_an_endpoint_that_is_no_s3_service_is_refused(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with web_server(200, b"<html><body>hello") as (endpoint, _):
+    with http_server(200, b"<html><body>hello") as (endpoint, _):
         monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
         with pytest.raises(StoreError, match="cannot list bucket .*the answer is not one of S3"):
             open_store(s3_env).check()

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from minio import Minio
@@ -21,6 +20,7 @@ from basekamp.storage.pool import Backoff, Patience
 from basekamp.storage.s3 import S3Store
 from basekamp.storage.s3_transfer import PART_BYTES
 from tests.fault_proxy import KINDS, FaultProxy, fault_proxy
+from tests.http_server import http_server
 
 HURRIED = Patience(connect_seconds=2, read_seconds=0.5, deadline_seconds=90)
 WORKERS, ROUNDS = 8, 30  # a round is five operations: 1,200 in all
@@ -155,35 +155,10 @@ def test_pauses_differ_grow_and_end_at_the_deadline(monkeypatch: pytest.MonkeyPa
 CANARIES = ("AKIACANARYACCESS", "canary/SECRET+key", "canary-TOKEN-value", "canary-SIGNATURE")
 
 
-@contextmanager
-def echo_server(status: int) -> Iterator[str]:
-    """A service whose error repeats all it was sent, in each field of it."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            said = f"{self.path} {self.headers} {' '.join(CANARIES)}".replace("&", "+").replace("<", "")
-            body = f"<Error><Code>{said}</Code><Message>{said}</Message><Resource>{said}</Resource></Error>".encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/xml")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def echo(request: BaseHTTPRequestHandler) -> bytes:
+    """An error that repeats all it was sent, in each field of it."""
+    said = f"{request.path} {request.headers} {' '.join(CANARIES)}".replace("&", "+").replace("<", "")
+    return f"<Error><Code>{said}</Code><Message>{said}</Message><Resource>{said}</Resource></Error>".encode()
 
 
 @pytest.fixture
@@ -217,7 +192,7 @@ def assert_nothing_secret(text: str) -> None:
 def test_an_error_of_a_service_that_repeats_secrets_has_none(
     canaries: pytest.MonkeyPatch, call: str, status: int
 ) -> None:
-    with echo_server(status) as endpoint:
+    with http_server(status, echo, kind="application/xml") as (endpoint, _):
         canaries.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
         store = S3Store("s3://bucket", patience=HURRIED._replace(deadline_seconds=0))
         assert_nothing_secret(said(lambda: CALLS[call](store)) + repr(vars(store)))

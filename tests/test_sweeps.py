@@ -18,7 +18,7 @@ from basekamp.errors import InputError
 from basekamp.evaluation.evaluate import evaluate_model
 from basekamp.evaluation.ladder import measure_ladder
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.records.compare import Question, compare_models
+from basekamp.records.compare import Folders, Question, compare_models
 from basekamp.records.shelf import read_record, read_shelf
 from basekamp.storage import open_store
 from basekamp.sweeps.conclude import conclude_sweep
@@ -48,10 +48,7 @@ def based(tmp_path_factory, tables):
         evaluate_model(data, folder / "model" / "model.pth", folder / "told", metric="accuracy")
         measure_ladder(data, folder / "ladder", metric="accuracy")
         compare_models(
-            data,
-            folder / "model",
-            folder / "told",
-            folder / "ladder",
+            Folders(data, folder / "model", folder / "told", folder / "ladder"),
             Question("sales", "baseline", "", 0.0, "run"),
             store=str(folder / "store"),
             html=folder / "report.html",

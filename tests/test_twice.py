@@ -18,7 +18,7 @@ import pytest
 
 from basekamp.errors import ResultsWaitError, StoreDownError
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.records.compare import Question
+from basekamp.records.compare import Folders, Question
 from basekamp.records.rebase import rebase
 from basekamp.records.record import Record
 from basekamp.records.shelf import read_record, read_shelf
@@ -164,10 +164,11 @@ class Undisturbed:
     folder: Path
 
     def compare(self, store: str, *, attempt: str = "baseline", run: str = "one", out: Path | None = None) -> Record:
-        folders = [self.folder / name for name in ("dataset", "model_file", "evaluation", "ladder")]
+        names = ("dataset", "model_file", "evaluation", "ladder", "checked")
+        folders = Folders(*(self.folder / name for name in names))
         pages = {"html": (out or self.folder) / "page.html", "markdown": (out or self.folder) / "page.md"}
-        question, checked = Question("sales", attempt, "", 0.01, run), self.folder / "checked"
-        return compare_or_keep(*folders, question, checked=checked, store=store, **pages)
+        question = Question("sales", attempt, "", 0.01, run)
+        return compare_or_keep(folders, question, store=store, **pages)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from basekamp.experiment import Experiment, load_experiment
 from basekamp.models import source
 from basekamp.models.source import software_versions
 from basekamp.records import pinned
-from basekamp.records.compare import Question, compare_models
+from basekamp.records.compare import Folders, Question, compare_models
 from basekamp.records.record import Record
 from basekamp.records.shelf import read_record, read_shelf
 from basekamp.records.verify import verify_baseline
@@ -51,7 +51,7 @@ def record_baseline(folder: Path, experiment: Experiment) -> None:
     evaluate_model(data, model / "model.pth", told, metric="accuracy")
     pages = {"html": folder / "report.html", "markdown": folder / "report.md"}
     question = Question("hills", "baseline", "", 0.0, "first")
-    compare_models(data, model, told, ladder, question, store=str(folder / "store"), **pages)
+    compare_models(Folders(data, model, told, ladder), question, store=str(folder / "store"), **pages)
 
 
 @pytest.fixture

@@ -6,7 +6,12 @@ from typing import Literal
 from basekamp.document import Strict, load_document
 
 PROFILE_FILE = "profile.json"
-MOST_COLUMNS_KEPT = 30
+MOST_COLUMNS_KEPT, LONGEST_TEXT = 30, 40
+
+
+def shortened(text: str) -> str:
+    """A text of at most 40 characters, an ellipsis at its end where it was longer."""
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
 class Part(Strict):

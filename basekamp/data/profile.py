@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from basekamp.data.dataset import Schema
 from basekamp.data.encoding import as_numbers
-from basekamp.data.facts import Category, ClassRow, Column, Histogram, Part, Profile
+from basekamp.data.facts import Category, ClassRow, Column, Histogram, Part, Profile, shortened
 from basekamp.data.png import as_pixels, png_base64, stretched
 from basekamp.data.table import Table
 from basekamp.report.page import render
@@ -18,7 +18,6 @@ BINS = 24
 MOST_CLASSES = 30
 MOST_COLUMNS = 300
 TOP_CATEGORIES = 4
-LONGEST_TEXT = 40
 SAMPLE_CLASSES, SAMPLE_IMAGES = 10, 16
 Targets = dict[str, NDArray[Any]]
 
@@ -48,7 +47,7 @@ def _class_rows(schema: Schema, targets: Targets) -> list[ClassRow]:
         order = np.argsort(-counts["train"], kind="stable")[:MOST_CLASSES].tolist()
     return [
         ClassRow(
-            name=_cut(schema.classes[index]),
+            name=shortened(schema.classes[index]),
             parts=[
                 Part(split=name, count=int(c[index]), share=float(c[index] / c.sum())) for name, c in counts.items()
             ],
@@ -94,7 +93,7 @@ def _describe(column: pl.Series, schema: Schema) -> Column:
 def _top(known: pl.Series, rows: int) -> list[Category]:
     counts = known.cast(pl.String).alias("value").value_counts()
     counts = counts.sort(["count", "value"], descending=[True, False]).head(TOP_CATEGORIES)
-    return [Category(value=_cut(value), share=count / rows) for value, count in counts.iter_rows()]
+    return [Category(value=shortened(value), share=count / rows) for value, count in counts.iter_rows()]
 
 
 def _range(known: pl.Series) -> dict[str, Any]:
@@ -158,7 +157,3 @@ def _number(value: float) -> str:
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}" if abs(value) >= 10_000 else str(int(value))
     return f"{value:.4g}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import CountedIn, Dataset, Schema, decode_row
+from basekamp.data.facts import shortened
 from basekamp.data.png import as_pixels, png_base64, stretched
 from basekamp.document import load_document
 from basekamp.evaluation.evaluate import Predictions
 
 WORST_FILE = "worst.json"
 VARIABLE = "BASEKAMP_EXAMPLES"
-MOST_EXAMPLES, MOST_VALUES, LONGEST_TEXT, LARGEST_SIDE = 12, 24, 40, 40
+MOST_EXAMPLES, MOST_VALUES, LARGEST_SIDE = 12, 24, 40
 SMALLEST_CHANCE = 1e-7
 
 
@@ -88,7 +89,7 @@ def _losses(mean: NDArray[np.float64], predictions: Predictions) -> NDArray[np.f
 def _told(schema: Schema, output: NDArray[np.float64], target: float) -> dict[str, Any]:
     if schema.task == "regression":
         return {"right": f"{target:.6g}", "answer": f"{float(output):.6g}", "chance": None}
-    names = [_cut(name) for name in schema.classes]
+    names = [shortened(name) for name in schema.classes]
     return {
         "right": names[int(target)],
         "answer": names[int(output.argmax())],
@@ -100,8 +101,4 @@ def _shown(schema: Schema, x: NDArray[np.float32]) -> dict[str, Any]:
     if schema.kind == "image":
         return {"image": png_base64(stretched(as_pixels(x)), most_side=LARGEST_SIDE)}
     values = list(decode_row(x, schema.features).items())[:MOST_VALUES]
-    return {"values": {_cut(name): _cut(value) for name, value in values}}
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    return {"values": {shortened(name): shortened(value) for name, value in values}}

@@ -74,14 +74,25 @@ class Question:
 
 
 @dataclass(frozen=True)
-class _Evidence:
-    """What a record is made from: the folders of one run, and the store with what it holds already."""
+class Folders:
+    """What `prepare_data`, `train_model`, `evaluate_model`, `measure_ladder` and `check_data` wrote for one run.
 
-    data: Dataset
+    Without `checked`, the record tells of no check.
+    """
+
+    dataset: Path
     model: Path
     evaluation: Path
     ladder: Path
-    checked: Path | None
+    checked: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What a record is made from: the folders of one run, and the store with what it holds already."""
+
+    folders: Folders
+    data: Dataset
     store: Store
     shelf: Shelf
     baseline: Record | None
@@ -89,24 +100,12 @@ class _Evidence:
 
 
 def compare_models(
-    dataset: Path,
-    model: Path,
-    evaluation: Path,
-    ladder: Path,
-    question: Question,
-    *,
-    checked: Path | None = None,
-    store: str,
-    html: Path,
-    markdown: Path,
-    gpus: str = "0",
+    folders: Folders, question: Question, *, store: str, html: Path, markdown: Path, gpus: str = "0"
 ) -> Record:
     """Judge the run, put its record into the store, and write the report as HTML and Markdown.
 
-    `model`, `evaluation`, `ladder` and `checked` are the folders that `train_model`, `evaluate_model`, `measure_ladder`
-    and `check_data` wrote; without the last, the record tells of no check. The store gets the predictions, the model,
-    the report and at last the JSON, which makes the record exist. Called again, it gives the same record; after a call
-    that was cut off, it completes it under the same id.
+    The store gets the predictions, the model, the report and at last the JSON, which makes the record exist. Called
+    again, it gives the same record; after a call that was cut off, it completes it under the same id.
 
     Raises InputError when an attempt has no baseline, or one of another metric or target, StoreError when the
     store fails.
@@ -121,7 +120,7 @@ def compare_models(
     if stored:
         record = read_record(opened, stored)
     else:
-        evidence = _Evidence(load_dataset(dataset), model, evaluation, ladder, checked, opened, shelf, baseline, gpus)
+        evidence = _Evidence(folders, load_dataset(folders.dataset), opened, shelf, baseline, gpus)
         record = _make_record(evidence, question, (id_in(leftovers[0]) if leftovers else None) or next_id)
     write_whole(html, attempt_html(record, baseline, shelf))
     write_whole(markdown, attempt_markdown(record, baseline))
@@ -131,11 +130,12 @@ def compare_models(
 
 
 def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Record:
-    told, predictions = read_evaluation(evidence.evaluation)
-    training = Training.read(evidence.model)
+    told, predictions = read_evaluation(evidence.folders.evaluation)
+    training = Training.read(evidence.folders.model)
     if len(training.replicates) < FEWEST_SEEDS:
         raise InputError(f"seeds={len(training.replicates)} is not allowed: use 2 or more, one seed tells no noise.")
-    checked = CheckedData.read(evidence.checked) if evidence.checked else CheckedData(findings=[], compared=False)
+    folders = evidence.folders
+    checked = CheckedData.read(folders.checked) if folders.checked else CheckedData(findings=[], compared=False)
     params = Hyperparameters.model_validate(training.hyperparameters).effective()
     baseline = evidence.baseline
     differs = differing(params, baseline.params) if baseline else {}
@@ -162,15 +162,15 @@ def _make_record(evidence: _Evidence, question: Question, record_id: str) -> Rec
         evaluation=told,
         comparison=comparison,
         opening=opening,
-        ladder=Ladder.read(evidence.ladder),
-        network=read_network_health(evidence.evaluation),
-        worst=read_worst(evidence.evaluation),
+        ladder=Ladder.read(evidence.folders.ladder),
+        network=read_network_health(evidence.folders.evaluation),
+        worst=read_worst(evidence.folders.evaluation),
         profile=read_profile(evidence.data.directory),
         checks=checked.findings,
         contract=checked.contract,
         files={
-            MODEL: _digest(evidence.model / MODEL_FILE),
-            PREDICTIONS: _digest(evidence.evaluation / PREDICTIONS_FILE),
+            MODEL: _digest(evidence.folders.model / MODEL_FILE),
+            PREDICTIONS: _digest(evidence.folders.evaluation / PREDICTIONS_FILE),
         },
     )
 
@@ -194,7 +194,7 @@ def _judge(
     opening = earlier_opening(store, question.experiment, record_id)
     is_same_data = data.schema.dataset_fingerprint == baseline.data.dataset
     if opening is None and is_same_data and may_open(store, shelf, comparison, told):
-        model = evidence.model / MODEL_FILE
+        model = evidence.folders.model / MODEL_FILE
         opening = open_test_split(
             store, shelf, data, model, metric=told.metric, record_id=record_id, gpus=evidence.gpus
         )
@@ -251,14 +251,14 @@ def compare_with(
 def _put(evidence: _Evidence, record: Record, html: Path, leftovers: list[str]) -> None:
     """Write the record's files, the JSON last, then remove what an interrupted try had under another name."""
     store, base = evidence.store, stem(record.key)
-    store.put(base + PREDICTIONS, evidence.evaluation / PREDICTIONS_FILE)
-    store.put(base + MODEL, evidence.model / MODEL_FILE)
+    store.put(base + PREDICTIONS, evidence.folders.evaluation / PREDICTIONS_FILE)
+    store.put(base + MODEL, evidence.folders.model / MODEL_FILE)
     for extension in (REPORT, TRACE):  # the one may show fewer records than there are now, the other another training
         if base + extension in leftovers:
             store.delete(base + extension)
     store.put(base + REPORT, html)
-    if (evidence.model / TRACE_FILE).is_file():
-        store.put(base + TRACE, evidence.model / TRACE_FILE)
+    if (evidence.folders.model / TRACE_FILE).is_file():
+        store.put(base + TRACE, evidence.folders.model / TRACE_FILE)
     record_opening(store, record)
     store.put(base + RECORD, record.model_dump_json(indent=1).encode())
     for key in leftovers:

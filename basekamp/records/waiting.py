@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from basekamp.data.dataset import load_dataset
 from basekamp.document import load_document
 from basekamp.errors import BasekampError, InputError, ResultsWaitError, StoreDownError, StoreError
 from basekamp.hyperparameters import Hyperparameters
-from basekamp.records.compare import Question, compare_models
+from basekamp.records.compare import Folders, Question, compare_models
 from basekamp.records.record import BASELINE, Record
 from basekamp.records.shelf import read_record, read_shelf
 from basekamp.storage import open_store
@@ -31,7 +31,6 @@ from basekamp.tracking.judged import tell_trackers
 from basekamp.training.results import Training
 from basekamp.work import WAITING_VARIABLE, work_directory
 
-FOLDERS = ("dataset", "model", "evaluation", "ladder", "checked")
 _FILE = "waiting.json"
 
 
@@ -72,13 +71,9 @@ def waiting_folder() -> Path:
 
 
 def compare_or_keep(
-    dataset: Path,
-    model: Path,
-    evaluation: Path,
-    ladder: Path,
+    folders: Folders,
     question: Question,
     *,
-    checked: Path | None = None,
     store: str,
     html: Path,
     markdown: Path,
@@ -89,16 +84,16 @@ def compare_or_keep(
 
     Raises ResultsWaitError once that is kept, also for an attempt whose baseline waits; else as `compare_models` does.
     """
-    folders, kept = (dataset, model, evaluation, ladder), os.environ.get(WAITING_VARIABLE)
+    kept = os.environ.get(WAITING_VARIABLE)
     try:
         if kept and question.attempt != BASELINE and is_waiting(store, question.experiment, BASELINE):
             raise StoreDownError(f"the baseline of {question.experiment} waits for {store}.")
-        return compare_models(*folders, question, checked=checked, store=store, html=html, markdown=markdown, gpus=gpus)
+        return compare_models(folders, question, store=store, html=html, markdown=markdown, gpus=gpus)
     except StoreDownError as error:
         if not kept:
             raise
         waiting = Waiting(question=question, store=store, gpus=gpus, tracking=tracking, since=datetime.now(UTC))
-        _keep(Path(kept), (*folders, checked), waiting)
+        _keep(Path(kept), folders, waiting)
         raise ResultsWaitError(
             f"{store} is down, so {question.attempt} of {question.experiment} waits in {kept}: `basekamp sync` judges "
             "and records it once the store is up."
@@ -134,18 +129,12 @@ def _bring_up(folder: Path, waiting: Waiting) -> Brought:
 
 
 def _record(folder: Path, waiting: Waiting) -> Record:
-    dataset, model, evaluation, ladder, checked = (folder / name for name in FOLDERS)
+    paths = {field.name: folder / field.name for field in fields(Folders)}
+    folders = Folders(**{name: path for name, path in paths.items() if name != "checked" or path.is_dir()})
     with tempfile.TemporaryDirectory(prefix="basekamp-") as name:
         pages = {"html": Path(name) / "report.html", "markdown": Path(name) / "report.md"}
-        record = compare_models(
-            *(dataset, model, evaluation, ladder),
-            waiting.question,
-            checked=checked if checked.is_dir() else None,
-            store=waiting.store,
-            gpus=waiting.gpus,
-            **pages,
-        )
-    tell_trackers(waiting.tracking, model, record, store=waiting.store)
+        record = compare_models(folders, waiting.question, store=waiting.store, gpus=waiting.gpus, **pages)
+    tell_trackers(waiting.tracking, folders.model, record, store=waiting.store)
     return record
 
 
@@ -170,14 +159,14 @@ def _all_waiting() -> list[tuple[Path, Waiting]]:
     return sorted(found, key=lambda one: (one[1].question.attempt != BASELINE, one[1].since))
 
 
-def _keep(place: Path, folders: tuple[Path | None, ...], waiting: Waiting) -> None:
+def _keep(place: Path, folders: Folders, waiting: Waiting) -> None:
     """Link or copy the folders beside the place, and rename them into it; the same result is kept once."""
     digest = hashlib.sha256(f"{waiting.store}\n{waiting.question.run}\n{waiting.question.attempt}".encode()).hexdigest()
     folder, staging = place / digest[:24], place / f".{uuid.uuid4().hex}"
     try:
         if folder.exists():
             return
-        for name, source in zip(FOLDERS, folders, strict=True):
+        for name, source in vars(folders).items():
             if source is not None:
                 shutil.copytree(source, staging / name, copy_function=_link_or_copy)
         write_whole(staging / _FILE, waiting.model_dump_json(indent=1))
