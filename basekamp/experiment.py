@@ -68,10 +68,11 @@ class Split(Section):
 
 
 class Reading(Section):
-    """How text is read where its file does not say so itself."""
+    """How files are read where they do not say so themselves."""
 
     on_bad_row: Literal["refuse", "quarantine"] = Field(
-        default="refuse", description="refuse, or quarantine to put rows that cannot be read into quarantine.csv"
+        default="refuse",
+        description="refuse, or quarantine to put rows and images that cannot be read into quarantine.csv",
     )
     missing: tuple[str, ...] = Field(
         default=("", "NA"), description="a list of the texts that mean a missing value, such as ['', NA, '?']"
@@ -81,6 +82,16 @@ class Reading(Section):
     )
     delimiter: Literal["", ",", ";", "\t", "|"] = Field(
         default="", description="one of ',', ';', '\\t' and '|', or nothing to find it"
+    )
+    image_size: Whole = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="a whole number of pixels up to 4096, to which the square at an image's centre is scaled; 0 for as "
+        "they are",
+    )
+    image_channels: Literal[0, 1, 3, 4] = Field(
+        default=0, description="1 to make images grey, 3 for RGB, 4 for RGBA, or 0 for as they are"
     )
 
 

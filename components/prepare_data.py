@@ -38,7 +38,7 @@ def prepare_data(
         group: Column whose equal values stay in one split; empty for none.
         time: Column of dates or numbers by which the newest rows are for testing; empty for none.
         data_version: What the fingerprint is of: bytes of the file, or content of its rows in any order.
-        reading: How text is read: on_bad_row, missing, types and delimiter, as data.reading in the experiment file.
+        reading: How files are read: on_bad_row, missing and others, as data.reading in the experiment file.
         data_fingerprint: Fingerprint the source must have; empty for any. Part of the cache key.
         code_version: Version of the code; part of the cache key.
     """

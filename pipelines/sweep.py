@@ -105,7 +105,7 @@ def sweep(
         time: Column of dates or numbers by which the newest rows are for testing; empty for none.
         data_version: What the data's fingerprint is of: bytes of the file, or content of its rows in any order.
         checks: From rule (schema, drift, leaking_feature, duplicates, group, time) to stop, warn or off.
-        reading: How text is read: on_bad_row, missing, types and delimiter, as data.reading in the experiment file.
+        reading: How files are read: on_bad_row, missing and others, as data.reading in the experiment file.
         gpus: How many GPUs the winner's train-model is given; "0" trains on the CPU.
         gpu_type: Resource name of the GPU, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb.
         evaluation_gpus: How many GPUs each pack of trials, evaluate-model and compare-models are given; "0" or "1".

@@ -255,7 +255,7 @@ def broken_images() -> list[Broken]:
         "flipped.png": (png[:100] + bytes([png[100] ^ 1]) + png[101:], damaged),
         "wrong-sum.png": (png[:29] + bytes(4) + png[33:], damaged),
         "behind-it.png": (png + png, damaged),
-        "empty.png": (b"", "is empty"),
+        "empty.png": (b"", damaged),
         "words.png": (b"not an image at all\n" * 20, damaged),
         "page.jpg": (b"<!DOCTYPE html><html></html>", damaged),
         "half.jpg": (jpeg[: len(jpeg) // 2], damaged),

@@ -12,10 +12,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from basekamp.data.archives import ZstdFile
 from basekamp.data.images import ImageTable
-from basekamp.data.sources import read_source, source_fingerprint
+from basekamp.data.sources import local_files, read_local, read_source, source_fingerprint
 from basekamp.errors import InputError
-from basekamp.experiment import Reading
+from basekamp.experiment import DataSettings, Reading
 from tests.malformed_files import (
     Broken,
     Odd,
@@ -80,12 +81,21 @@ def test_a_hostile_archive_is_refused_and_writes_nothing(tmp_path: Path, file: B
 TABLE = text(lines())
 
 
+def zstd(content: bytes) -> bytes:
+    """The bytes, compressed as Zstandard."""
+    file = io.BytesIO()
+    with ZstdFile(file, "wb") as packing:
+        packing.write(content)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "pack"),
     [
         ("t.csv.gz", gzip.compress),
         ("t.csv.bz2", bz2.compress),
         ("t.csv.xz", lzma.compress),
+        ("t.csv.zst", zstd),
         ("t.zip", lambda content: packed({"folder/t.csv": content, "__MACOSX/._t.csv": b"x"})),
         ("t.tsv", lambda content: content.replace(b",", b"\t")),
         ("t.txt", lambda content: content.replace(b",", b"|")),
@@ -162,15 +172,15 @@ def images_of(pack: str) -> bytes:
     if pack == ".zip":
         return packed(members)
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz" if pack == ".tgz" else "w") as archive:
+    with tarfile.open(fileobj=file, mode="w") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(f"root/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return file.getvalue()
+    return {".tgz": gzip.compress, ".tzst": zstd}.get(pack, bytes)(file.getvalue())
 
 
-@pytest.mark.parametrize("pack", [".zip", ".tar", ".tgz"])
+@pytest.mark.parametrize("pack", [".zip", ".tar", ".tgz", ".tzst"])
 def test_an_archive_of_images_has_a_class_per_folder(tmp_path: Path, pack: str) -> None:
     table = read_source(write(tmp_path, Broken(f"animals{pack}", images_of(pack), "")))
     assert isinstance(table, ImageTable)
@@ -189,6 +199,52 @@ def test_images_of_other_modes_are_read_exactly(tmp_path: Path, mode: str, chann
     with Image.open(io.BytesIO(image(mode=mode))) as one:
         plain = np.asarray(one.convert({"1": "L", "P": "RGB"}.get(mode, mode)))
     assert (table.images[1] == (plain[None] if channels == 1 else plain.transpose(2, 0, 1))).all()
+
+
+def test_images_of_every_size_and_mode_are_made_alike_where_asked(tmp_path: Path) -> None:
+    for name, content in (
+        ("cat/wide.png", image(size=(40, 20))),
+        ("cat/high.png", image(size=(10, 30))),
+        ("cat/grey.png", image(size=(20, 20), mode="L")),
+        ("dog/print.jpg", image("JPEG", size=(20, 20), mode="CMYK")),
+        ("dog/palette.png", image(size=(20, 20), mode="P")),
+        ("dog/Thumbs.db", b"made by a file manager"),
+    ):
+        write(tmp_path, Broken(name, content, ""))
+    with pytest.raises(InputError, match=r"print.jpg has pixels of mode CMYK.*, or set data.reading.image_channels\."):
+        read_source(str(tmp_path))
+    (tmp_path / "dog/print.jpg").unlink()
+    with pytest.raises(InputError, match=r"(wide|high).png is .*, or set data.reading.image_size\."):
+        read_source(str(tmp_path), Reading(image_channels=3))
+    with pytest.raises(InputError, match=r"grey.png is .* 1 channels, .*, or set data.reading.image_channels\."):
+        read_source(str(tmp_path), Reading(image_size=20))
+    table = read_source(str(tmp_path), Reading(image_size=20, image_channels=3))
+    assert isinstance(table, ImageTable)
+    assert table.images.shape == (4, 3, 20, 20)
+    assert table.labels.tolist() == ["cat", "cat", "cat", "dog"]
+    with Image.open(tmp_path / "cat/wide.png") as wide, Image.open(tmp_path / "cat/grey.png") as grey:
+        assert (table.images[2] == np.asarray(wide.crop((10, 0, 30, 20))).transpose(2, 0, 1)).all()
+        assert (table.images[0] == np.asarray(grey)).all()
+    assert read_source(str(tmp_path), Reading(image_size=8, image_channels=1)).images.shape == (4, 1, 8, 8)
+
+
+def test_images_that_cannot_be_used_are_put_aside_where_asked(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "cat/b.png", "dog/a.png"):
+        write(tmp_path, Broken(f"animals/{name}", image(), ""))
+    broken = [file for file in broken_images() if not file.name.endswith(".csv")]
+    for file in broken:
+        write(tmp_path, file._replace(name=f"animals/dog/{file.name}"))
+    settings = DataSettings(source=str(tmp_path / "animals"), target="label", reading=Reading(on_bad_row="quarantine"))
+    files, aside = local_files(settings.source, tmp_path), tmp_path / "quarantine.csv"
+    table = read_local(settings.source, files, settings.reading, tmp_path, aside)
+    assert isinstance(table, ImageTable)
+    assert (len(table.images), table.labels.tolist(), table.quarantined) == (3, ["cat", "cat", "dog"], len(broken))
+    told = pl.read_csv(aside)
+    assert sorted(told["file"]) == sorted(f"dog/{file.name}" for file in broken)
+    assert "damaged" in told.filter(file="dog/half.png")["reason"].item()
+    write(tmp_path, Broken("none/cat/a.png", b"", ""))
+    with pytest.raises(InputError, match=r"none of 1 images can be used \(the first: cat/a.png is damaged"):
+        read_source(str(tmp_path / "none"), settings.reading)
 
 
 def test_an_image_without_a_class_is_refused(tmp_path: Path) -> None:

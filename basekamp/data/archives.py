@@ -4,6 +4,7 @@ Members are written under names of our own; of a member's name only the class (i
 """
 
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -17,13 +18,21 @@ from typing import IO
 
 from basekamp.errors import InputError
 
-COMPRESSED: dict[str, Callable[[Path], GzipFile | BZ2File | LZMAFile]] = {
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdError, ZstdFile
+else:
+    from backports.zstd import ZstdError, ZstdFile
+
+Compressed = GzipFile | BZ2File | LZMAFile | ZstdFile
+COMPRESSED: dict[str, Callable[[Path], Compressed]] = {
     ".gz": GzipFile,
     ".bz2": BZ2File,
     ".xz": LZMAFile,
+    ".zst": ZstdFile,
 }
-SHORT = {".tgz": ".tar", ".tbz2": ".tar", ".txz": ".tar"}
-LIKE = {".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz"}
+SHORT = {".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
+"""Suffixes of a compressed tar, and of what compresses it."""
+
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MOST_EXPANSION, FREE_BYTES = 200, 256 << 20
 MOST_MEMBERS = 2_000_000
@@ -33,6 +42,7 @@ _DAMAGES = (
     EOFError,
     zlib.error,
     LZMAError,
+    ZstdError,
     zipfile.BadZipFile,
     tarfile.TarError,
     RuntimeError,
@@ -56,7 +66,7 @@ def inner_suffix(path: Path) -> str:
     """Return what kind of file is left when compression is taken off: `.csv` for t.csv.gz, `.tar` for t.tgz."""
     suffix = path.suffix.lower()
     if suffix in SHORT:
-        return SHORT[suffix]
+        return ".tar"
     return Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
 
 
@@ -66,14 +76,14 @@ def unpack(path: Path, scratch: Path) -> Path:
     Raises: InputError when it is damaged, a bomb, or holds what is not one table or images.
     """
     suffix = path.suffix.lower()
-    if LIKE.get(suffix, suffix) in COMPRESSED:
-        path = _decompress(path, COMPRESSED[LIKE.get(suffix, suffix)], scratch)
+    if opened := COMPRESSED.get(SHORT.get(suffix, suffix)):
+        path = _decompress(path, opened, scratch)
     if path.suffix.lower() == ".zip":
         return _unpack_zip(path, scratch)
     return _unpack_tar(path, scratch) if path.suffix.lower() == ".tar" else path
 
 
-def _decompress(path: Path, opened: Callable[[Path], GzipFile | BZ2File | LZMAFile], scratch: Path) -> Path:
+def _decompress(path: Path, opened: Callable[[Path], Compressed], scratch: Path) -> Path:
     target = scratch / f"{path.stem}{'.tar' if path.suffix.lower() in SHORT else ''}"
     stored = path.stat().st_size
     with _told(path), opened(path) as source, target.open("wb") as out:
@@ -132,7 +142,7 @@ def _required(stream: IO[bytes] | None) -> IO[bytes]:
 
 def _unpacked(path: Path, scratch: Path, sizes: dict[str, int], opened: Callable[[str], IO[bytes]]) -> Path:
     """Write one table, or images by class, into `scratch`; `sizes` says what each member declares."""
-    sizes = {name: size for name, size in sizes.items() if not _is_left_by_a_desktop(name)}
+    sizes = {name: size for name, size in sizes.items() if not is_left_by_a_desktop(name)}
     if len(sizes) > MOST_MEMBERS:
         raise InputError(f"{path.name} holds {len(sizes):,} files, at most {MOST_MEMBERS:,} are read: use Parquet.")
     check_expansion(path.name, path.stat().st_size, sum(sizes.values()))
@@ -163,7 +173,8 @@ def _check_name(name: str, path: Path) -> None:
         raise InputError(f"the member {name!r} of {path.name} leads out of it: pack it again with plain names.")
 
 
-def _is_left_by_a_desktop(name: str) -> bool:
+def is_left_by_a_desktop(name: str) -> bool:
+    """Whether a file is one that file managers put beside others, and not the user."""
     return name.startswith("__MACOSX/") or PurePosixPath(name).name in (".DS_Store", "Thumbs.db", "desktop.ini")
 
 

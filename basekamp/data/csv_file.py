@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from basekamp.data.csv_rows import BLOCK_BYTES, BadRow, Block, read_blocks, scan
+from basekamp.data.csv_rows import BLOCK_BYTES, Block, read_blocks, scan
 from basekamp.data.csv_types import TEXT, ColumnType, DType, Misfit, parse
-from basekamp.data.table import Table, ahead, check_column_name, stored_table
+from basekamp.data.quarantine import BadRow, put_aside, write_quarantine
+from basekamp.data.table import Table, check_column_name, stored_table
 from basekamp.errors import InputError
+from basekamp.threads import ahead
 
 if TYPE_CHECKING:
     from basekamp.experiment import Reading
@@ -119,29 +121,6 @@ def check_kind(path: Path, head: bytes) -> None:
     for begin, kind, remedy in KINDS_BY_BEGIN:
         if head.startswith(begin):
             raise InputError(f"{path.name} is {kind}, not what its name says: {remedy}.")
-
-
-def put_aside(name: str, reading: "Reading", bad: list[BadRow]) -> None:
-    """Refuse rows that cannot be read, unless they may be put aside.
-
-    Raises: InputError naming the first of them.
-    """
-    if bad and reading.on_bad_row == "refuse":
-        raise InputError(
-            f"line {bad[0].line} of {name} {bad[0].reason}: mend it, or set data.reading.on_bad_row: quarantine to go "
-            "on without such rows."
-        )
-
-
-def write_quarantine(path: Path, name: str, bad: list[BadRow]) -> None:
-    """Append rows of the file `name` to those that were put aside: file, line, reason and the row as it stood."""
-    is_new = not path.exists()
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if is_new:
-            writer.writerow(["file", "line", "reason", "row"])
-        for row in bad:
-            writer.writerow([name, row.line, row.reason, row.raw.rstrip(b"\r\n").decode(errors="backslashreplace")])
 
 
 KINDS_BY_BEGIN = [

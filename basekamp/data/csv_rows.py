@@ -9,18 +9,12 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from basekamp.data.quarantine import BadRow
+
 BLOCK_BYTES = 8 << 20
 MOST_ROW_BYTES = 64 << 20
 QUOTE, LINE_FEED, RETURN, SPACE, TAB = b'"\n\r \t'
 Places = NDArray[np.int64]
-
-
-class BadRow(NamedTuple):
-    """A row that cannot be read as it stands: its line, why, and its bytes."""
-
-    line: int
-    reason: str
-    raw: bytes
 
 
 class Block(NamedTuple):

@@ -17,10 +17,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from basekamp.data.archives import check_expansion
-from basekamp.data.csv_file import put_aside, write_quarantine
-from basekamp.data.csv_rows import BadRow
 from basekamp.data.decoding import check_decode
 from basekamp.data.images import ImageTable
+from basekamp.data.quarantine import BadRow, put_aside, write_quarantine
 from basekamp.data.table import Table, stored_table
 from basekamp.errors import InputError
 

@@ -1,7 +1,8 @@
 """What can be read: tables and images, packed or not, from a path, a glob, a folder, a URL, S3, or a package.
 
 A table is CSV (any of .csv .tsv .txt), JSON lines, Parquet or .npz; images are a folder per class, a zip or tar of such
-folders, .npz or the IDX pair of MNIST. All but .npz images may be compressed (.gz .bz2 .xz) or the one file of a .zip.
+folders, .npz or the IDX pair of MNIST. All but .npz images may be compressed (.gz .bz2 .xz .zst) or the one file of a
+.zip.
 """
 
 import glob
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from basekamp.data.archives import COMPRESSED, IMAGES, inner_suffix, unpack
+from basekamp.data.archives import COMPRESSED, IMAGES, SHORT, inner_suffix, unpack
 from basekamp.data.csv_file import read_csv
 from basekamp.data.images import ImageTable, image_files, read_idx, read_images
 from basekamp.data.readers import read_digits, read_jsonl, read_npz, read_parquet
@@ -30,7 +31,7 @@ __all__ = ["ImageTable", "Table", "local_files", "local_fingerprint", "read_loca
 
 CSV, JSONL = (".csv", ".tsv", ".tab", ".txt"), (".jsonl", ".ndjson")
 TABLES = (*CSV, ".parquet", *JSONL, ".npz")
-ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz")
+ARCHIVES = (".zip", ".tar", *SHORT)
 IDX = "idx3-ubyte"
 BUNDLED = {
     "sklearn:digits": ("sklearn", "datasets/data/digits.csv.gz"),
@@ -108,12 +109,12 @@ def read_local(
         late = (pl.col("arr_delay") > LATE_MINUTES).alias("late")
         return read_csv([unpack(files[0], scratch)], reading, scratch).with_columns(late)
     if files[0].suffix.lower() in IMAGES:
-        return read_images(files)
+        return read_images(files, reading, quarantine)
     if IDX in files[0].name:
         return read_idx(*(unpack(path, scratch) for path in files))
     plain = [_unpacked(path, scratch, index) for index, path in enumerate(files)]
     if plain[0].is_dir():
-        return read_images(image_files(plain[0]))
+        return read_images(image_files(plain[0]), reading, quarantine)
     return _read_tables(plain, without_secrets(source), reading, scratch, quarantine)
 
 
@@ -200,5 +201,5 @@ def _check_file(path: Path, source: str) -> None:
         raise InputError(f"the source {shown} does not exist: {hint}")
     if not path.is_file():
         raise InputError(f"the source {shown} is no file: name a file or a folder.")
-    if path.stat().st_size == 0:
+    if path.stat().st_size == 0 and path.suffix.lower() not in IMAGES:  # an image's reader may put it aside
         raise InputError(f"the source {shown} is empty: give a file that holds something.")
