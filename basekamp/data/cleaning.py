@@ -4,6 +4,7 @@ n rows, c channels, h x w pixels.
 """
 
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,11 +54,15 @@ class CleanRows(NamedTuple):
 
 
 class _RowHashes(NamedTuple):
-    """Hashes [n] of a row's every column, of the columns that are not dropped, and of what decides its side."""
+    """Hashes [n] of a row's every column, of the columns that are not dropped, and of what decides its side.
+
+    gaps: the columns that lack a value somewhere.
+    """
 
     whole: Hashes
     rows: Hashes
     places: Hashes
+    gaps: set[str]
 
 
 def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
@@ -83,6 +88,8 @@ def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
     left_out = {settings.target, settings.split.group, *settings.drop}
     inputs = table.only(kept, [name for name in table.columns if name not in left_out])
     _check_inputs(inputs.schema)
+    gaps = [name for name in inputs.columns if name in hashes.gaps]
+    counts = inputs.map_columns(pl.Series.null_count, gaps)
     time = settings.split.time
     dates = [name for name, dtype in table.schema.items() if dtype.base_type() in (pl.Date, pl.Datetime)]
     return CleanRows(
@@ -97,7 +104,7 @@ def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
             duplicates_dropped=int((~first).sum()),
             missing_target_dropped=int((~known).sum()),
             dropped_columns=settings.drop,
-            missing_values={name: count for name in inputs.columns if (count := inputs.column(name).null_count())},
+            missing_values={name: count for name, count in zip(gaps, counts, strict=True) if count},
         ),
         dates=table.only(kept, dates),
     )
@@ -110,20 +117,27 @@ def _in_order(table: Table, order: NDArray[np.int64]) -> Table:
 
 def _hash_rows(table: Table, settings: "DataSettings") -> _RowHashes:
     """Hash rows batch by batch."""
-    group = settings.split.group
-    whole, rows = np.empty(table.height, np.uint64), np.empty(table.height, np.uint64)
-    places = np.empty(table.height, np.uint64) if group else rows
+    whole = np.empty(table.height, np.uint64)
+    rows = np.empty_like(whole) if settings.drop else whole
+    places = np.empty_like(whole) if settings.split.group else rows
+    gaps: set[str] = set()
     start = 0
-    for batch in table.batches():
-        part = slice(start, start + batch.height)
-        hashes = {column.name: hash_column(column) for column in batch}
-        whole[part] = combine_columns(hashes)
-        kept = {name: h for name, h in hashes.items() if name not in settings.drop}
-        rows[part] = combine_columns(kept) if settings.drop else whole[part]
-        if group:
-            places[part] = np.where(batch[group].is_null().to_numpy(), rows[part], hashes[group])
+    for found in table.map_batches(partial(_hash_batch, settings=settings)):
+        part = slice(start, start + len(found.whole))
+        whole[part], rows[part], places[part] = found.whole, found.rows, found.places
+        gaps |= found.gaps
         start = part.stop
-    return _RowHashes(whole, rows, places)
+    return _RowHashes(whole, rows, places, gaps)
+
+
+def _hash_batch(batch: pl.DataFrame, settings: "DataSettings") -> _RowHashes:
+    hashes = {column.name: hash_column(column) for column in batch}
+    whole = combine_columns(hashes)
+    kept = {name: one for name, one in hashes.items() if name not in settings.drop}
+    rows = combine_columns(kept) if settings.drop else whole
+    group = settings.split.group
+    places = np.where(batch[group].is_null().to_numpy(), rows, hashes[group]) if group else rows
+    return _RowHashes(whole, rows, places, {column.name for column in batch if column.has_nulls()})
 
 
 def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
@@ -148,7 +162,9 @@ def clean_images(table: ImageTable, settings: "DataSettings") -> CleanRows:
         rows=rows[first],
         places=rows[first],
         numbers=np.flatnonzero(first) + 1,
-        cleaning=Cleaning(rows_read=len(labels), duplicates_dropped=int((~first).sum())),
+        cleaning=Cleaning(
+            rows_read=len(labels), rows_quarantined=table.quarantined, duplicates_dropped=int((~first).sum())
+        ),
         dates=None,
     )
 

@@ -9,9 +9,9 @@ frequent first; the last is any other category.
 
 import base64
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from basekamp.data.dataset import Schema
-from basekamp.data.encoding import as_numbers
-from basekamp.data.table import Table
+from basekamp.data.encoding import Counted, as_numbers
 from basekamp.document import load_document
 from basekamp.errors import InputError
 
@@ -113,35 +112,44 @@ class Contract(BaseModel):
             return np.zeros((0, width), np.uint8)
 
 
-def write_contract(directory: Path, schema: Schema, train: Table | NDArray[np.uint8], y: NDArray[Any]) -> None:
-    """Write contract.json and sample.parquet: 10,000 training rows at most, in random order, always the same.
+class Seen(NamedTuple):
+    """A column described, and some of its values."""
 
-    `train` are the inputs before encoding, of which a column at a time is read; images are told by the mean and the
-    deviation of their pixels. The sample's last column is the target.
-    """
-    chosen = np.random.default_rng(0).permutation(len(y))[:SAMPLE_ROWS]
-    columns: list[Column] = []
-    sample: dict[str, pl.Series] = {}
-    for column in train.iter_columns() if isinstance(train, Table) else _image_columns(train):
-        if len(columns) < MOST_COLUMNS:
-            columns.append(_describe(column, FEWEST_OF_CATEGORY))
-        sample[column.name] = column.gather(chosen)
+    column: Column
+    sample: pl.Series
+
+
+def sampled_rows(n: int) -> NDArray[np.int64]:
+    """Which of n training rows the sample has: 10,000 at most, in random order, always the same."""
+    return np.random.default_rng(0).permutation(n)[:SAMPLE_ROWS]
+
+
+def see_column(column: Counted, chosen: NDArray[np.int64]) -> Seen:
+    """Describe a column of the training rows, before it is encoded, and take the sample's rows of it."""
+    return Seen(_describe(column, FEWEST_OF_CATEGORY), column.values.gather(chosen))
+
+
+def see_images(images: NDArray[np.uint8], chosen: NDArray[np.int64]) -> list[Seen]:
+    """Describe images by the mean and the deviation of their pixels."""
+    brightness = pl.Series("brightness", [float(image.mean()) for image in images])
+    contrast = pl.Series("contrast", [float(image.std()) for image in images])
+    return [see_column(Counted.of(column), chosen) for column in (brightness, contrast)]
+
+
+def write_contract(directory: Path, schema: Schema, seen: Sequence[Seen], y: NDArray[Any]) -> None:
+    """Write contract.json and sample.parquet of what was seen of the training rows; the target is the last column."""
     target = pl.Series(schema.target, np.array(schema.classes)[y] if schema.classes else y)
     contract = Contract(
         task=schema.task,
         shape=schema.input_shape if schema.kind == "image" else (),
         n_rows=len(y),
-        n_columns=len(sample),
-        columns=tuple(columns),
-        target=_describe(target, 1),
+        n_columns=len(seen),
+        columns=tuple(column for column, _ in seen[:MOST_COLUMNS]),
+        target=_describe(Counted.of(target), 1),
     )
     (directory / CONTRACT_FILE).write_text(contract.model_dump_json(indent=1), encoding="utf-8")
-    pl.DataFrame({**sample, target.name: target.gather(chosen)}).write_parquet(directory / SAMPLE_FILE)
-
-
-def _image_columns(images: NDArray[np.uint8]) -> Iterable[pl.Series]:
-    yield pl.Series("brightness", [float(image.mean()) for image in images])
-    yield pl.Series("contrast", [float(image.std()) for image in images])
+    sample = [values for _, values in seen]
+    pl.DataFrame([*sample, target.gather(sampled_rows(len(y)))]).write_parquet(directory / SAMPLE_FILE)
 
 
 def read_contract(directory: Path) -> tuple[Contract, pl.DataFrame]:
@@ -162,27 +170,38 @@ def column_numbers(values: pl.Series) -> NDArray[np.float64]:
     return as_numbers(values)
 
 
-def _describe(column: pl.Series, fewest: int) -> Column:
-    kind = kind_of(column.dtype)
-    fields: dict[str, Any] = {"name": column.name, "kind": kind}
-    if kind in ("text", "bool"):
-        fields["categories"] = _frequent(column, fewest)
-    elif kind not in ("empty", "other"):
-        numbers = column_numbers(column)
-        finite = numbers[np.isfinite(numbers)]
-        if len(finite):
-            edges = np.unique(np.quantile(finite, np.linspace(0.1, 0.9, 9)))
-            fields |= {"low": float(finite.min()), "high": float(finite.max()), "edges": tuple(edges.tolist())}
-    empty = Column(counts=(), **fields)
-    codes = max(len(empty.categories), len(empty.edges)) + 2
-    return empty.model_copy(update={"counts": tuple(np.bincount(empty.codes(column), minlength=codes).tolist())})
+def _describe(column: Counted, fewest: int) -> Column:
+    values, counts = column
+    fields: dict[str, Any] = {"name": values.name, "kind": kind_of(values.dtype)}
+    if counts is not None:
+        return _describe_categories(len(values), counts, fewest, fields)
+    if fields["kind"] in ("empty", "other"):
+        return Column(counts=(len(values), 0), **fields)
+    return _describe_numbers(np.sort(column_numbers(values)), fields)
 
 
-def _frequent(column: pl.Series, fewest: int) -> tuple[str, ...]:
-    counts = column.drop_nulls().cast(pl.String).alias("value").value_counts()
+def _describe_categories(n: int, counts: pl.DataFrame, fewest: int, fields: dict[str, Any]) -> Column:
     kept = counts.filter((pl.col("count") >= fewest) & (pl.col("value").str.len_chars() <= LONGEST_CATEGORY))
     kept = kept.sort(["count", "value"], descending=[True, False]).head(MOST_CATEGORIES)
-    return tuple(kept["value"].to_list())
+    known, listed = int(counts["count"].sum()), kept["count"].to_list()
+    return Column(categories=tuple(kept["value"].to_list()), counts=(n - known, *listed, known - sum(listed)), **fields)
+
+
+def _describe_numbers(numbers: NDArray[np.float64], fields: dict[str, Any]) -> Column:
+    """Describe sorted numbers, NaN last; of those in order both the tenths and how many each has are found at once."""
+    known = int(np.searchsorted(numbers, np.nan))
+    first, end = np.searchsorted(numbers, -np.inf, "right"), np.searchsorted(numbers[:known], np.inf)
+    finite = numbers[first:end]
+    edges = np.array([])
+    if len(finite):
+        place = np.linspace(0.1, 0.9, 9) * (len(finite) - 1)
+        low = place.astype(np.int64)
+        high = np.minimum(low + 1, len(finite) - 1)
+        edges = np.unique(finite[low] * (1 - place % 1) + finite[high] * (place % 1))
+        fields = fields | {"low": float(finite[0]), "high": float(finite[-1]), "edges": tuple(edges.tolist())}
+    below = np.searchsorted(numbers[:known], edges, "right")
+    counts = np.diff([0, *below, known])
+    return Column(counts=(len(numbers) - known, *counts.tolist()), **fields)
 
 
 def kind_of(dtype: pl.DataType) -> Kind:

@@ -6,7 +6,8 @@ train/  validation/  test/      each: x.npy  y.npy  rows.npy  numbers.npy, and g
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -123,15 +124,42 @@ class Dataset:
 
     def split(self, name: str) -> SplitArrays:
         """Map one split into memory, copy-on-write: what is written to the arrays never reaches the disk."""
+        with self._opened(name) as folder:
+            files = {part: folder / f"{part}.npy" for part in SplitArrays._fields}
+            told = {part: file for part, file in files.items() if part not in OPTIONAL or file.exists()}
+            return SplitArrays(**{part: np.load(file, mmap_mode="c") for part, file in told.items()})
+
+    def sample(self, name: str, most: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Read x and y of a random choice of a split's rows, always the same; x, which may be large, is not mapped."""
+        with self._opened(name) as folder:
+            y = np.load(folder / "y.npy", mmap_mode="c")
+            rows = np.random.default_rng(0).permutation(len(y))[:most]
+            return _rows_at(folder / "x.npy", rows), np.asarray(y[rows])
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[Path]:
+        """Give a split's folder; what cannot be read in it is one sentence."""
         if name not in SPLITS:
             raise InputError(f"there is no split {name!r}: use one of {', '.join(SPLITS)}.")
         folder = self.directory / name
         try:
-            files = {part: folder / f"{part}.npy" for part in SplitArrays._fields}
-            told = {part: file for part, file in files.items() if part not in OPTIONAL or file.exists()}
-            return SplitArrays(**{part: np.load(file, mmap_mode="c") for part, file in told.items()})
+            yield folder
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"the split {folder} cannot be read ({error}): prepare the data again.") from error
+
+
+def _rows_at(path: Path, places: NDArray[np.int64]) -> NDArray[Any]:
+    with path.open("rb") as file:
+        npy.read_magic(file)
+        shape, _, dtype = npy.read_array_header_1_0(file)
+        begin = file.tell()
+        rows = np.empty((len(places), *shape[1:]), dtype)
+        flat = rows.reshape(len(places), -1).view(np.uint8)
+        for row, place in zip(flat, places.tolist(), strict=True):
+            file.seek(begin + place * len(row))
+            if file.readinto(row.data) < len(row):
+                raise EOFError(f"{path.name} is cut off")
+        return rows
 
 
 def decode_row(row: NDArray[np.float32], features: Sequence[Feature]) -> dict[str, str]:

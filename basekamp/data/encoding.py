@@ -3,7 +3,8 @@
 n rows, d encoded columns: first numbers (standardised) and indicators of missing values, then category codes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,20 @@ DATE_PARTS = ("year", "month", "day", "weekday", "ordinal_day")
 TIME_PARTS = ("hour", "minute")
 
 
+class Counted(NamedTuple):
+    """A column's values [n] and, of text and truth values, how often each occurs: `value`, `count`, none missing."""
+
+    values: pl.Series
+    counts: pl.DataFrame | None
+
+    @classmethod
+    def of(cls, values: pl.Series) -> "Counted":
+        """Count a column, for all that look at it."""
+        if values.dtype not in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
+            return cls(values, None)
+        return cls(values, values.drop_nulls().cast(pl.String).alias("value").value_counts())
+
+
 class FittedFeatures(NamedTuple):
     """The encoded columns in their order, and which columns of the source did not become one."""
 
@@ -30,38 +45,64 @@ class FittedFeatures(NamedTuple):
     rare_categories: dict[str, int]
 
 
-def fit_features(train: Iterable[pl.Series], *, rare: int) -> FittedFeatures:
-    """Decide from the training rows' columns, of which one at a time is held, how each is encoded.
+def fit_column(column: Counted, *, rare: int) -> FittedFeatures:
+    """Decide from a column of the training rows how it is encoded.
 
     A column is constant when it has one value, missing counted as a value, or only categories seen less
     than `rare` times; an identifier when it is text that differs in most rows.
+    """
+    values, counts = column
+    if counts is not None and values.dtype != pl.Boolean:
+        return _fit_text(values, counts, rare)
+    parts = [_fit_number(values.name, part, _part(values, part)) for part in _parts(values)]
+    return _together(parts)
+
+
+def join_features(fitted: Iterable[FittedFeatures]) -> FittedFeatures:
+    """Put together what was decided of each column: first numbers and indicators, then categories.
 
     Raises: InputError when no column is left.
     """
-    numbers, categories, constant, identifiers, rares = [], [], [], [], {}
-    for column, part, values in _all_parts(train):
-        name = f"{column}_{part}" if part else column
-        distinct = values.n_unique()
-        if distinct <= 1:
-            constant.append(name)
-        elif values.dtype != pl.String:
-            numbers += _fit_numeric(name, column, part, values)
-        elif distinct > IDENTIFIER_VALUES and distinct > IDENTIFIER_SHARE * len(values):
-            identifiers.append(name)
-        else:
-            kept, left_out = _frequent(values, rare)
-            if left_out:
-                rares[name] = left_out
-            if kept:
-                categories.append(Feature(name=name, kind="categorical", column=column, categories=kept))
-            else:
-                constant.append(name)
-    if not numbers and not categories:
+    found = _together(fitted)
+    if not found.features:
         raise InputError(
             "no column is left to learn from, all are constant or identifiers: add a column that differs "
             "between rows, or lower data.rare."
         )
-    return FittedFeatures((*numbers, *categories), tuple(constant), tuple(identifiers), rares)
+    return found._replace(features=tuple(sorted(found.features, key=lambda feature: feature.kind == "categorical")))
+
+
+def _together(parts: Iterable[FittedFeatures]) -> FittedFeatures:
+    parts = list(parts)
+    features, constant, identifiers = (
+        tuple(chain.from_iterable(lists)) for lists in list(zip(*parts, strict=True))[:3]
+    )
+    rare = {name: count for part in parts for name, count in part.rare_categories.items()}
+    return FittedFeatures(features, constant, identifiers, rare)
+
+
+def _fit_text(values: pl.Series, counts: pl.DataFrame, rare: int) -> FittedFeatures:
+    name, distinct = values.name, len(counts) + values.has_nulls()
+    if distinct > IDENTIFIER_VALUES and distinct > IDENTIFIER_SHARE * len(values):
+        return FittedFeatures((), (), (name,), {})
+    frequent = counts.filter(pl.col("count") >= rare)["value"].sort()
+    left_out = len(counts) - len(frequent)
+    if distinct <= 1 or frequent.is_empty():
+        return FittedFeatures((), (name,), (), {name: left_out} if left_out and distinct > 1 else {})
+    feature = Feature(name=name, kind="categorical", column=name, categories=tuple(frequent.to_list()))
+    return FittedFeatures((feature,), (), (), {name: left_out} if left_out else {})
+
+
+def _fit_number(column: str, part: str, values: pl.Series) -> FittedFeatures:
+    name, gaps = f"{column}_{part}" if part else column, values.null_count()
+    if gaps == len(values) or (not gaps and values.min() == values.max()):
+        return FittedFeatures((), (name,), (), {})
+    numbers = as_numbers(values)
+    finite = np.clip(numbers[np.isfinite(numbers)], -HUGE, HUGE)
+    mean, std = (float(finite.mean()), float(finite.std())) if len(finite) else (0.0, 1.0)
+    number = Feature(name=name, kind="numeric", column=column, part=part, mean=mean, std=std or 1.0)
+    indicator = Feature(name=f"{name}_missing", kind="indicator", column=column, part=part)
+    return FittedFeatures((number, indicator) if gaps else (number,), (), (), {})
 
 
 def encode_features(frame: pl.DataFrame, features: Sequence[Feature]) -> NDArray[np.float32]:
@@ -100,15 +141,10 @@ def as_numbers(values: pl.Series) -> NDArray[np.float64]:
     return values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
-def _all_parts(columns: Iterable[pl.Series]) -> Iterator[tuple[str, str, pl.Series]]:
-    for column in columns:
-        parts: tuple[str, ...] = ("",)
-        if column.dtype == pl.Date:
-            parts = DATE_PARTS
-        elif column.dtype == pl.Datetime:
-            parts = DATE_PARTS + TIME_PARTS
-        for part in parts:
-            yield column.name, part, _part(column, part)
+def _parts(column: pl.Series) -> tuple[str, ...]:
+    if column.dtype == pl.Date:
+        return DATE_PARTS
+    return DATE_PARTS + TIME_PARTS if column.dtype == pl.Datetime else ("",)
 
 
 def _part(column: pl.Series, part: str) -> pl.Series:
@@ -120,23 +156,6 @@ def _part(column: pl.Series, part: str) -> pl.Series:
     return column
 
 
-def _fit_numeric(name: str, column: str, part: str, values: pl.Series) -> list[Feature]:
-    numbers = as_numbers(values)
-    finite = np.clip(numbers[np.isfinite(numbers)], -HUGE, HUGE)
-    mean, std = (float(finite.mean()), float(finite.std())) if len(finite) else (0.0, 1.0)
-    fitted = [Feature(name=name, kind="numeric", column=column, part=part, mean=mean, std=std or 1.0)]
-    if values.has_nulls():
-        fitted.append(Feature(name=f"{name}_missing", kind="indicator", column=column, part=part))
-    return fitted
-
-
-def _frequent(values: pl.Series, rare: int) -> tuple[tuple[str, ...], int]:
-    """Return the categories seen at least `rare` times, sorted, and how many are seen less."""
-    counts = values.drop_nulls().alias("value").value_counts()
-    kept = counts.filter(pl.col("count") >= rare)["value"].sort()
-    return tuple(kept.to_list()), len(counts) - len(kept)
-
-
 def _encode(values: pl.Series, feature: Feature) -> NDArray[Any]:
     if feature.kind == "indicator":
         return values.is_null().to_numpy()
@@ -145,4 +164,8 @@ def _encode(values: pl.Series, feature: Feature) -> NDArray[Any]:
         codes = pl.Series(range(1, len(known) + 1), dtype=pl.Int32)
         return values.replace_strict(known, codes, default=0, return_dtype=pl.Int32).to_numpy()
     numbers = np.clip(as_numbers(values), -HUGE, HUGE)
-    return np.nan_to_num(np.clip((numbers - feature.mean) / feature.std, -LIMIT, LIMIT), nan=0.0)
+    numbers -= feature.mean
+    numbers /= feature.std
+    np.clip(numbers, -LIMIT, LIMIT, out=numbers)
+    numbers[np.isnan(numbers)] = 0.0
+    return numbers

@@ -6,14 +6,14 @@ judges them. Source rows are numbered from 1, the first after a header.
 n rows, d columns, k values of a column, c classes.
 """
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from basekamp.data.dataset import Schema, SplitArrays
+from basekamp.data.dataset import SPLITS, Dataset, Schema
 from basekamp.data.split import Hashes, hash_images
 from basekamp.data.table import BATCH_VALUES, Table
 from basekamp.document import Strict
@@ -90,7 +90,8 @@ class Leakage(Strict):
 class Rows(NamedTuple):
     """All clean rows [n]: inputs before encoding (None for images), the source's dates, targets, side of the split.
 
-    numbers: the row of the source, from 1. Of a table one column at a time is read.
+    numbers: the row of the source, from 1; hashes: of the inputs after encoding; per_value: how many training rows of
+    each input share a value, on average. Of a table a few columns at a time are read.
     """
 
     inputs: Table | None
@@ -98,33 +99,37 @@ class Rows(NamedTuple):
     y: NDArray[Any]
     numbers: NDArray[np.int64]
     sides: NDArray[np.int8]
+    hashes: Hashes
+    per_value: dict[str, float]
 
 
-def find_leakage(schema: Schema, splits: dict[str, SplitArrays], rows: Rows, *, is_random: bool) -> Leakage:
+def find_leakage(data: Dataset, rows: Rows, *, is_random: bool) -> Leakage:
     """Measure all of it; without `is_random` (a split by group) neither groups nor time are looked at."""
-    numbers = [rows.numbers[rows.sides == side] for side in range(len(splits))]
-    repeated = repeated_rows(splits)
+    numbers = [rows.numbers[rows.sides == side] for side in range(len(SPLITS))]
+    repeated = repeated_rows({name: rows.hashes[rows.sides == side] for side, name in enumerate(SPLITS)})
     pairs = [
         (int(numbers[0][known]), int(numbers[side][place]))
-        for side, name in enumerate(splits)
+        for side, name in enumerate(SPLITS)
         if name != "train"
         for place, known in zip(*repeated[name], strict=True)
     ]
-    train, validation = (flat_sample(splits[name]) for name in ("train", "validation"))
+    feature = None
+    if data.schema.kind == "tabular":
+        feature = leaking_feature(data.schema, flat_sample(data, "train"), flat_sample(data, "validation"))
     looks_further = is_random and rows.inputs is not None
     return Leakage(
-        feature=leaking_feature(schema, train, validation) if schema.kind == "tabular" else None,
+        feature=feature,
         repeated=len(pairs),
         repeated_rows=pairs[:MOST_NAMED],
-        groups=list(_group_leaks(schema, rows)) if looks_further else [],
+        groups=_group_leaks(data.schema, rows) if looks_further else [],
         time=_time_leak(rows) if looks_further else None,
     )
 
 
-def flat_sample(arrays: SplitArrays) -> tuple[NDArray[np.float32], NDArray[Any]]:
+def flat_sample(data: Dataset, name: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """A random choice of a split's rows, for they may lie in the order of the source, as flat numbers, and targets."""
-    rows = np.random.default_rng(0).permutation(len(arrays.y))[:MOST_ROWS]
-    return np.asarray(arrays.x[rows], dtype=np.float32).reshape(len(rows), -1), np.asarray(arrays.y[rows])
+    x, y = data.sample(name, MOST_ROWS)
+    return x.reshape(len(x), -1).astype(np.float32), y
 
 
 def leaking_feature(schema: Schema, train: Any, validation: Any) -> Leak | None:
@@ -146,18 +151,17 @@ def leaking_feature(schema: Schema, train: Any, validation: Any) -> Leak | None:
     return Leak(column=column, score=round(scores[order[0]], 6), others=round(max(others, default=0.0), 6))
 
 
-def repeated_rows(splits: dict[str, SplitArrays]) -> dict[str, tuple[list[int], list[int]]]:
-    """Places in each other split of rows whose inputs are those of a training row, and the places of these."""
-    known = _row_hashes(splits["train"])
-    order = np.argsort(known, kind="stable")
+def repeated_rows(splits: dict[str, Hashes]) -> dict[str, tuple[list[int], list[int]]]:
+    """Places in each other split of rows whose hashes are those of a training row, and the places of these."""
+    known = pl.DataFrame({"hash": splits["train"]}).with_row_index("known")
     found = {}
-    for name in splits:
+    for name, hashes in splits.items():
         if name == "train":
             continue
-        hashes = _row_hashes(splits[name])
-        places = np.searchsorted(known, hashes, sorter=order).clip(max=len(known) - 1)
-        is_known = known[order[places]] == hashes
-        found[name] = (np.flatnonzero(is_known).tolist(), order[places[is_known]].tolist())
+        rows = pl.DataFrame({"hash": hashes}).with_row_index("place").join(known, on="hash", how="semi")
+        twins = known.join(rows, on="hash", how="semi").unique("hash", keep="first")
+        pairs = rows.join(twins, on="hash").sort("place")
+        found[name] = (pairs["place"].to_list(), pairs["known"].to_list())
     return found
 
 
@@ -173,31 +177,32 @@ def score_of(task: str, targets: NDArray[Any], answers: NDArray[Any]) -> float:
     return (recall - 1 / len(classes)) / (1 - 1 / len(classes))
 
 
-def _row_hashes(arrays: SplitArrays) -> Hashes:
-    """Hash rows batch by batch, for x may be larger than memory."""
-    hashes, rows = np.empty(len(arrays.x), np.uint64), max(1, BATCH_VALUES // arrays.x[0].size)
+def row_hashes(x: NDArray[Any]) -> Hashes:
+    """Hash rows [n] of encoded inputs batch by batch, for they may be more than fit in memory."""
+    hashes, rows = np.empty(len(x), np.uint64), max(1, BATCH_VALUES // x[0].size)
     for start in range(0, len(hashes), rows):
-        x = np.ascontiguousarray(arrays.x[start : start + rows])
-        hashes[start : start + rows] = hash_images(x.view(np.uint8).reshape(len(x), -1))
+        some = np.ascontiguousarray(x[start : start + rows])
+        hashes[start : start + rows] = hash_images(some.view(np.uint8).reshape(len(some), -1))
     return hashes
 
 
-def _group_leaks(schema: Schema, rows: Rows) -> Iterator[GroupLeak]:
+def _group_leaks(schema: Schema, rows: Rows) -> list[GroupLeak]:
     """Columns whose values tell more as names than by their order: what is true of one is not true of the next."""
     assert rows.inputs is not None
-    for name, dtype in rows.inputs.schema.items():
-        if not (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum)):
-            continue
-        column = rows.inputs.column(name)
-        known = column.drop_nulls()
-        distinct = known.n_unique()
-        if FEWEST_VALUES <= distinct <= len(known) / 2 and len(known) <= distinct * MOST_PER_VALUE:
-            leak = _group_leak(schema, rows, column)
-            if leak is not None:
-                yield leak
+    names = [
+        name
+        for name, dtype in rows.inputs.schema.items()
+        if (dtype.is_integer() or dtype in (pl.String, pl.Categorical, pl.Enum))
+        and rows.per_value[name] <= 2 * MOST_PER_VALUE
+    ]
+    return [leak for leak in rows.inputs.map_columns(partial(_group_leak, schema, rows), names) if leak]
 
 
 def _group_leak(schema: Schema, rows: Rows, column: pl.Series) -> GroupLeak | None:
+    known = column.drop_nulls()
+    distinct = known.n_unique()
+    if not (FEWEST_VALUES <= distinct <= len(known) / 2 and len(known) <= distinct * MOST_PER_VALUE):
+        return None
     text = column if column.dtype.is_integer() else column.cast(pl.String)
     values = text.rank("dense").fill_null(0).to_numpy().astype(np.int64)
     train, held = ((rows.sides == side) & (values > 0) for side in (0, 1))
@@ -237,9 +242,8 @@ def _answers(sums: NDArray[np.float64], counts: NDArray[np.int64], task: str) ->
 
 def _time_leak(rows: Rows) -> TimeLeak | None:
     """The date that orders the source's rows most."""
-    columns = rows.dates.iter_columns() if rows.dates else ()
-    leaks = [leak for column in columns if (leak := _order(rows, column)) is not None]
-    return max(leaks, key=lambda leak: abs(leak.order), default=None)
+    leaks = rows.dates.map_columns(partial(_order, rows)) if rows.dates else ()
+    return max((leak for leak in leaks if leak), key=lambda leak: abs(leak.order), default=None)
 
 
 def _order(rows: Rows, column: pl.Series) -> TimeLeak | None:
@@ -248,7 +252,7 @@ def _order(rows: Rows, column: pl.Series) -> TimeLeak | None:
     known = column.is_not_null().to_numpy()
     if column.n_unique() < FEWEST_VALUES or known.sum() < len(column) / 2:
         return None
-    times = column.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+    times = column.to_physical().fill_null(0).to_numpy()
     sample = np.random.default_rng(0).permutation(np.flatnonzero(known))[:MOST_ROWS]
     order = float(spearmanr(rows.numbers[sample], times[sample]).statistic)
     if abs(order) < IN_ORDER:

@@ -5,15 +5,18 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from basekamp.data.cleaning import CleanRows, clean_images, clean_table
-from basekamp.data.contract import write_contract
+from basekamp.data.contract import Seen, sampled_rows, see_column, see_images, write_contract
 from basekamp.data.dataset import (
     SPLITS,
     Dataset,
@@ -23,14 +26,15 @@ from basekamp.data.dataset import (
     load_dataset,
     save_arrays,
 )
-from basekamp.data.encoding import encode_features, fit_features, pixel_statistics
-from basekamp.data.facts import PROFILE_FILE
+from basekamp.data.encoding import Counted, FittedFeatures, encode_features, fit_column, join_features, pixel_statistics
+from basekamp.data.facts import PROFILE_FILE, Column
 from basekamp.data.images import ImageTable
-from basekamp.data.leakage import LEAKAGE_FILE, Rows, find_leakage
-from basekamp.data.profile import make_profile, render_profile
+from basekamp.data.leakage import LEAKAGE_FILE, Rows, find_leakage, row_hashes
+from basekamp.data.profile import describe, make_profile, render_profile
+from basekamp.data.quarantine import QUARANTINE
 from basekamp.data.remote import without_secrets
 from basekamp.data.sources import local_files, local_fingerprint, read_local
-from basekamp.data.split import assign_sides, check_groups, check_sides
+from basekamp.data.split import Hashes, assign_sides, check_groups, check_sides
 from basekamp.data.table import Table
 from basekamp.data.version import content_version
 from basekamp.errors import InputError
@@ -39,14 +43,13 @@ if TYPE_CHECKING:
     from basekamp.experiment import DataSettings
 
 
-QUARANTINE = "quarantine.csv"
-
-
 class _Fitted(NamedTuple):
-    """The schema's fields that explain the inputs, and what fitting them left out."""
+    """The schema's fields that explain the inputs, what fitting them left out, and what was seen of the columns."""
 
     fields: dict[str, Any]
     cleaning: dict[str, Any]
+    columns: list[Column]
+    seen: list[Seen]
 
 
 def prepare_data(settings: "DataSettings", directory: Path, *, fingerprint: str = "") -> Dataset:
@@ -98,35 +101,48 @@ def _write(staging: Path, clean: CleanRows, settings: "DataSettings", fingerprin
     train = _rows_of(clean.inputs, chosen["train"])
     fitted = _fit_inputs(train, rare=settings.rare)
     schema = _schema(clean, settings, fitted, targets).model_copy(update={"fingerprint": fingerprint})
-    if isinstance(clean.inputs, Table):
-        _write_encoded(staging, clean.inputs, sides, schema)
+    hashes = _write_encoded(staging, clean.inputs, sides, schema) if isinstance(clean.inputs, Table) else clean.rows
     for name, rows in chosen.items():
-        x = None if isinstance(clean.inputs, Table) else clean.inputs[rows]
-        groups = clean.places[rows] if settings.split.group else None
         arrays = {
-            "x": x,
+            "x": None if isinstance(clean.inputs, Table) else clean.inputs[rows],
             "y": targets[name],
             "rows": clean.rows[rows],
-            "groups": groups,
+            "groups": clean.places[rows] if settings.split.group else None,
             "numbers": clean.numbers[rows],
         }
         save_arrays(staging, name, arrays)
-    schema = schema.model_copy(update={"dataset_fingerprint": content_fingerprint(schema, staging)})
+    with ThreadPoolExecutor(1) as aside:
+        content = aside.submit(content_fingerprint, schema, staging)
+        write_contract(staging, schema, fitted.seen, targets["train"])
+        _write_leakage(staging, schema, clean, sides, hashes, fitted.columns, settings)
+    schema = schema.model_copy(update={"dataset_fingerprint": content.result()})
     (staging / "schema.json").write_text(schema.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    profile = make_profile(schema, targets, train)
+    profile = make_profile(schema, targets, fitted.columns)
     (staging / PROFILE_FILE).write_text(profile.model_dump_json(), encoding="utf-8")
     (staging / "profile.html").write_text(render_profile(schema, profile, targets, train), encoding="utf-8")
-    write_contract(staging, schema, train, targets["train"])
-    written = Dataset(staging, schema)
+
+
+def _write_leakage(
+    staging: Path,
+    schema: Schema,
+    clean: CleanRows,
+    sides: NDArray[np.int8],
+    hashes: Hashes,
+    columns: list[Column],
+    settings: "DataSettings",
+) -> None:
+    n_train = schema.rows["train"]
     rows = Rows(
         inputs=clean.inputs if isinstance(clean.inputs, Table) else None,
         dates=clean.dates,
         y=clean.target.y,
         numbers=clean.numbers,
         sides=sides,
+        hashes=hashes,
+        per_value={column.name: n_train * (1 - column.missing) / max(column.distinct, 1) for column in columns},
     )
     is_random = not (settings.split.group or settings.split.time)
-    leakage = find_leakage(schema, {name: written.split(name) for name in SPLITS}, rows, is_random=is_random)
+    leakage = find_leakage(Dataset(staging, schema), rows, is_random=is_random)
     (staging / LEAKAGE_FILE).write_text(leakage.model_dump_json(indent=1), encoding="utf-8")
 
 
@@ -153,11 +169,19 @@ def _rows_of(inputs: Table | NDArray[np.uint8], rows: NDArray[np.bool_]) -> Tabl
 
 
 def _fit_inputs(train: Table | NDArray[np.uint8], *, rare: int) -> _Fitted:
+    """Look at the training rows, at each column of a table once."""
+    chosen = sampled_rows(train.height if isinstance(train, Table) else len(train))
     if not isinstance(train, Table):
         mean, std = pixel_statistics(train)
         fields: dict[str, Any] = {"kind": "image", "input_shape": train.shape[1:], "pixel_mean": mean, "pixel_std": std}
-        return _Fitted(fields, {})
-    found = fit_features(train.iter_columns(), rare=rare)
+        return _Fitted(fields, {}, [], see_images(train, chosen))
+
+    def look(values: pl.Series) -> tuple[FittedFeatures, Column, Seen]:
+        column = Counted.of(values)
+        return fit_column(column, rare=rare), describe(column), see_column(column, chosen)
+
+    fitted, columns, seen = map(list, zip(*train.map_columns(look), strict=True))
+    found = join_features(fitted)
     sizes = tuple(len(f.categories) + 1 for f in found.features if f.kind == "categorical")
     fields = {
         "kind": "tabular",
@@ -166,20 +190,29 @@ def _fit_inputs(train: Table | NDArray[np.uint8], *, rare: int) -> _Fitted:
         "cardinalities": sizes,
         "features": found.features,
     }
-    return _Fitted(fields, {name: value for name, value in found._asdict().items() if name != "features"})
+    cleaning = {name: value for name, value in found._asdict().items() if name != "features"}
+    return _Fitted(fields, cleaning, columns, seen)
 
 
-def _write_encoded(staging: Path, inputs: Table, sides: NDArray[np.int8], schema: Schema) -> None:
-    """Encode a table batch by batch into x of each split."""
+def _write_encoded(staging: Path, inputs: Table, sides: NDArray[np.int8], schema: Schema) -> Hashes:
+    """Encode a table batch by batch into x of each split; gives the hash of each encoded row."""
+    hashes = np.empty(len(sides), np.uint64)
     shapes = {name: (schema.rows[name], len(schema.features)) for name in SPLITS}
     with ExitStack() as opened:
         files = [opened.enter_context(closing(RowsFile(staging, name, shape))) for name, shape in shapes.items()]
         start = 0
-        for batch in inputs.batches():
-            x = encode_features(batch, schema.features)
+        for x, encoded in inputs.map_batches(partial(_encoded, schema)):
+            part = slice(start, start + len(x))
+            hashes[part] = encoded
             for index, file in enumerate(files):
-                file.append(x[sides[start : start + len(x)] == index])
-            start += len(x)
+                file.append(x[sides[part] == index])
+            start = part.stop
+    return hashes
+
+
+def _encoded(schema: Schema, batch: pl.DataFrame) -> tuple[NDArray[np.float32], Hashes]:
+    x = encode_features(batch, schema.features)
+    return x, row_hashes(x)
 
 
 def _floor(targets: dict[str, NDArray[Any]], classes: tuple[str, ...]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The data profile: what is in a dataset before anything is trained on it, as facts and as a page."""
 
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from basekamp.data.dataset import Schema
-from basekamp.data.encoding import as_numbers
+from basekamp.data.encoding import Counted, as_numbers
 from basekamp.data.facts import Category, ClassRow, Column, Histogram, Part, Profile, shortened
 from basekamp.data.png import as_pixels, png_base64, stretched
 from basekamp.data.table import Table
@@ -22,15 +22,22 @@ SAMPLE_CLASSES, SAMPLE_IMAGES = 10, 16
 Targets = dict[str, NDArray[Any]]
 
 
-def make_profile(schema: Schema, targets: Targets, train: Table | NDArray[np.uint8]) -> Profile:
-    """Look at each split's targets, and at the training split's inputs before they are encoded."""
-    described = islice(train.iter_columns(), MOST_COLUMNS) if isinstance(train, Table) else []
-    n_columns = len(train.columns) if isinstance(train, Table) else 0
+def make_profile(schema: Schema, targets: Targets, columns: Sequence[Column]) -> Profile:
+    """Look at each split's targets; `columns` tells what `describe` gave of the training rows of a table."""
+    told = [
+        column.model_copy(
+            update={
+                "left_out": _left_out(column.name, schema),
+                "rare": schema.cleaning.rare_categories.get(column.name, 0),
+            }
+        )
+        for column in columns[:MOST_COLUMNS]
+    ]
     return Profile(
         class_rows=_class_rows(schema, targets) if schema.classes else [],
         target_histograms=[] if schema.classes else _target_histograms(targets),
-        columns=[_describe(column, schema) for column in described],
-        columns_left_out=max(0, n_columns - MOST_COLUMNS),
+        columns=told,
+        columns_left_out=len(columns) - len(told),
     )
 
 
@@ -71,29 +78,27 @@ def _target_histograms(targets: Targets) -> list[Histogram]:
     ]
 
 
-def _describe(column: pl.Series, schema: Schema) -> Column:
-    known = column.drop_nulls()
-    if known.is_empty():
-        told: dict[str, Any] = {}
-    elif column.dtype in (pl.String, pl.Boolean, pl.Categorical, pl.Enum):
-        told = {"top": _top(known, len(column))}
-    else:
+def describe(column: Counted) -> Column:
+    """Describe one column of the training rows, before it is encoded."""
+    values, counts = column
+    known = values.drop_nulls()
+    told: dict[str, Any] = {}
+    if counts is not None:
+        told = {"top": _top(counts, len(values))}
+    elif len(known):
         told = _range(known)
     return Column(
-        name=column.name,
-        type=_type_name(column.dtype),
-        missing=column.null_count() / len(column),
-        distinct=known.n_unique(),
-        left_out=_left_out(column.name, schema),
-        rare=schema.cleaning.rare_categories.get(column.name, 0),
+        name=values.name,
+        type=_type_name(values.dtype),
+        missing=values.null_count() / len(values),
+        distinct=known.n_unique() if counts is None else len(counts),
         **told,
     )
 
 
-def _top(known: pl.Series, rows: int) -> list[Category]:
-    counts = known.cast(pl.String).alias("value").value_counts()
-    counts = counts.sort(["count", "value"], descending=[True, False]).head(TOP_CATEGORIES)
-    return [Category(value=shortened(value), share=count / rows) for value, count in counts.iter_rows()]
+def _top(counts: pl.DataFrame, rows: int) -> list[Category]:
+    commonest = counts.sort(["count", "value"], descending=[True, False]).head(TOP_CATEGORIES)
+    return [Category(value=shortened(value), share=count / rows) for value, count in commonest.iter_rows()]
 
 
 def _range(known: pl.Series) -> dict[str, Any]:

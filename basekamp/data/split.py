@@ -62,13 +62,12 @@ def combine_columns(columns: Mapping[str, Hashes]) -> Hashes:
 def hash_images(images: NDArray[np.uint8], *, key: bytes = b"") -> Hashes:
     """Hash each image to [n], over its bytes and shape; each key is another hash."""
     flat = images.reshape(len(images), -1)
-    words = -(-flat.shape[1] // 8)
     combined = np.full(len(images), hash_text(key + str(images.shape[1:]).encode()), np.uint64)
-    for word in range(words):
-        piece = np.zeros((len(images), 8), np.uint8)
-        part = flat[:, word * 8 : word * 8 + 8]
-        piece[:, : part.shape[1]] = part
-        combined = splitmix64(combined ^ piece.view("<u8")[:, 0].astype(np.uint64))
+    for start in range(0, flat.shape[1], 8):
+        piece = flat[:, start : start + 8]
+        if piece.shape[1] < 8:
+            piece = np.pad(piece, ((0, 0), (0, 8 - piece.shape[1])))
+        combined = splitmix64(combined ^ np.ascontiguousarray(piece).view("<u8")[:, 0])
     return combined
 
 

@@ -1,7 +1,6 @@
 """A table that need not fit in memory: read a column at a time, or a batch of rows at a time. n rows."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
 from typing import TypeVar
@@ -11,19 +10,19 @@ import polars as pl
 from numpy.typing import NDArray
 
 from basekamp.errors import InputError
+from basekamp.threads import computed
 
 BATCH_VALUES = 1 << 21
+PARTS_AT_ONCE = 16
+"""Files of a table that are mapped at a time: all of them may be larger than the address space allows."""
+
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield the items, of which the next one is made meanwhile in a thread."""
-    end = object()
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield item  # type: ignore[misc]
+def in_groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield `size` of the items at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def check_column_name(column: str, where: str) -> None:
@@ -56,26 +55,34 @@ class Table:
 
     def column(self, name: str) -> pl.Series:
         """Read one column [n]; raises InputError when its file is damaged."""
-        frame = pl.concat([part.select(name) for part in self._parts])
-        column = self._read(frame, f", column {name!r},").to_series()
+        pieces = [
+            self._read(pl.concat([part.select(name) for part in some]), f", column {name!r},").to_series()
+            for some in in_groups(self._parts, PARTS_AT_ONCE)
+        ]
+        column = pl.concat(pieces)
         return column if self._kept is None else column.filter(pl.Series(self._kept))
 
-    def iter_columns(self) -> Iterator[pl.Series]:
-        """Read each column [n] in turn."""
-        return ahead(self.column(name) for name in self.columns)
+    def map_columns(self, act: Callable[[pl.Series], Made], names: Iterable[str] | None = None) -> Iterator[Made]:
+        """Give `act(column)` for each column [n], or for some, in turn; a few are held at a time."""
+        return computed(lambda name: act(self.column(name)), self.columns if names is None else names)
 
-    def batches(self) -> Iterator[pl.DataFrame]:
-        """Yield all rows, some of them at a time, in order."""
-        return ahead(self._batches())
+    def map_batches(self, act: Callable[[pl.DataFrame], Made]) -> Iterator[Made]:
+        """Give `act(rows)` for all rows, some of them at a time, in order."""
+        return computed(lambda place: act(self._batch(*place)), self._places())
 
-    def _batches(self) -> Iterator[pl.DataFrame]:
+    def _places(self) -> Iterator[tuple[pl.LazyFrame, int, int, int]]:
+        """A part, where a batch begins in it, how many rows it has at most, and the row of the table it begins at."""
         rows, seen = max(1, BATCH_VALUES // len(self.columns)), 0
         for part, height in zip(self._parts, self._heights, strict=True):
             for start in range(0, height, rows):
-                batch = self._read(part.slice(start, rows))
-                kept = None if self._kept is None else self._kept[seen : seen + batch.height]
-                seen += batch.height
-                yield batch if kept is None else batch.filter(pl.Series(kept))
+                yield part, start, rows, seen + start
+            seen += height
+
+    def _batch(self, part: pl.LazyFrame, start: int, rows: int, seen: int) -> pl.DataFrame:
+        batch = self._read(part.slice(start, rows))
+        if self._kept is None:
+            return batch
+        return batch.filter(pl.Series(self._kept[seen : seen + batch.height]))
 
     def with_columns(self, *columns: pl.Expr) -> "Table":
         """Return the table with columns computed from its own."""

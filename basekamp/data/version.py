@@ -62,11 +62,14 @@ def content_version(table: Table | ImageTable) -> str:
 def _hashes(table: Table | ImageTable) -> Iterator[list[Hashes]]:
     """Hashes of rows [n] for each key, batch by batch."""
     if isinstance(table, Table):
-        for batch in table.batches():
-            yield [combine_columns({column.name: hash_column(column, key=key) for column in batch}) for key in KEYS]
+        yield from table.map_batches(_batch_hashes)
         return
     labels = pl.Series(table.target, table.labels)
     columns = [
         {"image": hash_images(table.images, key=key), table.target: hash_column(labels, key=key)} for key in KEYS
     ]
     yield [combine_columns(one) for one in columns]
+
+
+def _batch_hashes(batch: pl.DataFrame) -> list[Hashes]:
+    return [combine_columns({column.name: hash_column(column, key=key) for column in batch}) for key in KEYS]

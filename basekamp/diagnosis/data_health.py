@@ -16,6 +16,7 @@ from basekamp.data.leakage import (
     flat_sample,
     leaking_feature,
     repeated_rows,
+    row_hashes,
     score_of,
 )
 from basekamp.data.two_samples import separability, stability_index
@@ -65,11 +66,11 @@ def examine_data(data: Dataset) -> DataHealth:
 
     schema = data.schema
     splits = {name: data.split(name) for name in SPLITS}
-    train, validation = flat_sample(splits["train"]), flat_sample(splits["validation"])
+    train, validation = flat_sample(data, "train"), flat_sample(data, "validation")
     with threadpool_limits(1):  # samples this small gain nothing from more, and lose much beside other work
         shift = _shift(schema, train, validation)
         half, whole = _learning_curve(schema, train, validation)
-    repeated = repeated_rows(splits)
+    repeated = repeated_rows({name: row_hashes(arrays.x) for name, arrays in splits.items()})
     return DataHealth(
         class_shares=_class_shares(data),
         repeated=sum(len(rows) for rows, _ in repeated.values()),

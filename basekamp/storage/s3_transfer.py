@@ -7,15 +7,13 @@ MinIO and SeaweedFS do, else an MD5, which takes seven times as long. Hashes and
 import base64
 import io
 import zlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from threading import Lock
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 from minio import Minio
@@ -25,13 +23,13 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from basekamp.storage.pool import CRC32, THREADS, Backoff
 from basekamp.storage.protocol import BLOCK_BYTES, copy_blocks
+from basekamp.threads import in_threads
 
 PART_BYTES = 8 << 20  # goes up at once; memory is at most THREADS + 1 of them
 PIECE_BYTES = 16 << 20  # comes down at once; memory is at most THREADS + 1 of them
 ALGORITHM = "CRC32"
 BROKEN = (ProtocolError, ReadTimeoutError)
 _MOST_PARTS = 10_000  # the limit of S3
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Transfer:
         upload = {"uploadId": _upload_id(answer)}
         send = partial(self._part, name, upload, answer.headers.get("x-amz-checksum-algorithm") == ALGORITHM)
         try:
-            with closing(ahead(partial(send, *part) for part in _numbered(stream, part_bytes))) as sent:
+            with closing(in_threads((partial(send, *part) for part in _numbered(stream, part_bytes)), THREADS)) as sent:
                 self._complete(name, upload, sent)
         except Exception:
             with suppress(MinioException, HTTPError):  # the first error is the one to tell
@@ -95,7 +93,7 @@ class Transfer:
                 return promised, copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
             shared = _SharedFile(target)
             others = (partial(self._piece, name, shared, start) for start in range(PIECE_BYTES, size, PIECE_BYTES))
-            with closing(ahead(chain([partial(shared.fill, 0, response)], others))) as pieces:
+            with closing(in_threads(chain([partial(shared.fill, 0, response)], others), THREADS)) as pieces:
                 return promised, copy_blocks(chain.from_iterable(pieces))
         finally:
             response.close()
@@ -153,19 +151,3 @@ def _upload_id(answer: BaseHTTPResponse) -> str:
 
 def _numbered(stream: BinaryIO, part_bytes: int) -> Iterator[tuple[int, bytes]]:
     return zip(count(1), iter(partial(stream.read, part_bytes), b""))
-
-
-def ahead(calls: Iterable[Callable[[], _T]]) -> Generator[_T, None, None]:
-    """Give what each call gives, in order, while the next ones run in THREADS threads."""
-    waiting: deque[Future[_T]] = deque()
-    with ThreadPoolExecutor(THREADS) as threads:
-        try:
-            for call in calls:
-                waiting.append(threads.submit(call))
-                if len(waiting) == THREADS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for each in waiting:
-                each.cancel()
