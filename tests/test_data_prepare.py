@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from basekamp.data.sources import source_fingerprint
 from basekamp.data.split import assign_sides, hash_column, hash_images
 from basekamp.errors import InputError
 from basekamp.experiment import DataSettings, Reading
+from benchmarks.bench_memory import write_numbers
 
 SPLITS = ("train", "validation", "test")
 
@@ -440,3 +443,39 @@ def test_rows_that_cannot_be_read_are_put_aside_and_counted(tmp_path: Path) -> N
     rows = pl.read_csv(dataset.directory / "quarantine.csv").rows()
     assert [(line, row) for _, line, _, row in rows] == [(9, "7,red"), (202, '200,"blue,1'), (302, "abc,blue,2")]
     assert [reason[:12] for _, _, reason, _ in rows] == ["has 2 values", "has a quote ", "has 'abc' in"]
+
+
+CAPPED = """
+import resource, sys
+from pathlib import Path
+from basekamp.data import csv_file, csv_rows, leakage, table
+from basekamp.data.prepare import prepare_data
+from basekamp.experiment import DataSettings
+
+csv_file.BLOCK_BYTES = csv_rows.BLOCK_BYTES = 1 << 20
+leakage.BATCH_VALUES = table.BATCH_VALUES = 1 << 19
+small, large, folder, more = sys.argv[1:]
+prepare_data(DataSettings(source=small, target="y"), Path(folder) / "small")  # the libraries are mapped now
+status = Path("/proc/self/status").read_text()
+mapped = int(status.partition("VmSize:")[2].split()[0]) << 10
+resource.setrlimit(resource.RLIMIT_AS, (mapped + int(more),) * 2)
+prepare_data(DataSettings(source=large, target="y"), Path(folder) / "large")
+"""
+
+
+@pytest.mark.slow
+def test_a_table_need_not_fit_into_the_memory_that_there_is(tmp_path: Path) -> None:
+    small, large = tmp_path / "small.csv", tmp_path / "large.csv"
+    write_numbers(small, mib=24, columns=50)
+    rows = write_numbers(large, mib=320, columns=50)
+    more = int(large.stat().st_size * 0.55)
+    command = [sys.executable, "-c", CAPPED, str(small), str(large), str(tmp_path), str(more)]
+    environment = {
+        **os.environ,
+        "MALLOC_ARENA_MAX": "1",
+        "POLARS_MAX_THREADS": "2",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sum(load_dataset(tmp_path / "large").schema.rows.values()) == rows

@@ -139,14 +139,18 @@ def _numbers(text: pl.Series, dtypes: Sequence[DType]) -> pl.Series:
 
 def _exact_floats(text: pl.Series, numbers: pl.Series) -> pl.Series:
     """Take out what a float64 holds only as something else: infinity from digits, rounded whole numbers, lost ones."""
-    lost = (numbers == 0) & text.str.contains(r"^[+-]?[0.]*[1-9]")
-    endless = numbers.is_infinite() & ~text.str.to_lowercase().str.strip_chars_start("+-").is_in(INFINITE)
-    large = (numbers.abs() >= EXACT) & numbers.is_finite() & text.str.contains(r"^[+-]?\d+$")
+    may_be = ((numbers == 0) | (numbers.abs() >= EXACT)).fill_null(False)
+    if not may_be.any():  # cheaper than the patterns on all values
+        return numbers
+    text, found = text.filter(may_be), numbers.filter(may_be)
+    lost = (found == 0) & text.str.contains(r"^[+-]?[0.]*[1-9]")
+    endless = found.is_infinite() & ~text.str.to_lowercase().str.strip_chars_start("+-").is_in(INFINITE)
+    large = found.is_finite() & (found != 0) & text.str.contains(r"^[+-]?\d+$")
     if large.any():
-        pairs = zip(numbers.filter(large), text.filter(large), strict=True)
+        pairs = zip(found.filter(large), text.filter(large), strict=True)
         large = large.scatter(large.arg_true(), [int(number) != int(digits) for number, digits in pairs])
-    altered = (lost | endless | large).fill_null(False)
-    return numbers.set(altered, None) if altered.any() else numbers
+    altered = lost | endless | large
+    return numbers.set(may_be.scatter(may_be.arg_true(), altered), None) if altered.any() else numbers
 
 
 def _bools(text: pl.Series) -> pl.Series:

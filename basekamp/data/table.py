@@ -1,7 +1,8 @@
 """A table that need not fit in memory: read a column at a time, or a batch of rows at a time. n rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,16 +56,26 @@ class Table:
 
     def column(self, name: str) -> pl.Series:
         """Read one column [n]; raises InputError when its file is damaged."""
-        pieces = [
-            self._read(pl.concat([part.select(name) for part in some]), f", column {name!r},").to_series()
-            for some in in_groups(self._parts, PARTS_AT_ONCE)
-        ]
-        column = pl.concat(pieces)
-        return column if self._kept is None else column.filter(pl.Series(self._kept))
+        return self._together([name])[0]
 
-    def map_columns(self, act: Callable[[pl.Series], Made], names: Iterable[str] | None = None) -> Iterator[Made]:
+    def map_columns(self, act: Callable[[pl.Series], Made], names: Sequence[str] | None = None) -> Iterator[Made]:
         """Give `act(column)` for each column [n], or for some, in turn; a few are held at a time."""
-        return computed(lambda name: act(self.column(name)), self.columns if names is None else names)
+        groups = in_groups(self.columns if names is None else names, max(1, BATCH_VALUES // sum(self._heights)))
+        return chain.from_iterable(computed(lambda group: list(map(act, self._together(group))), groups))
+
+    def _together(self, names: Sequence[str]) -> list[pl.Series]:
+        """Read some columns at once, for opening many files costs more than reading few values of each."""
+        where = f", column {names[0]!r}," if len(names) == 1 else ""
+        try:
+            frame = pl.concat(
+                self._read(pl.concat([part.select(names) for part in some]), where)
+                for some in in_groups(self._parts, PARTS_AT_ONCE)
+            )
+        except InputError:
+            if len(names) == 1:
+                raise
+            return [self.column(name) for name in names]  # which raises for the one that is damaged
+        return (frame if self._kept is None else frame.filter(pl.Series(self._kept))).get_columns()
 
     def map_batches(self, act: Callable[[pl.DataFrame], Made]) -> Iterator[Made]:
         """Give `act(rows)` for all rows, some of them at a time, in order."""

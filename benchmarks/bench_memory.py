@@ -1,0 +1,83 @@
+"""A table five times as large as the memory a process may have, prepared under a capped address space.
+
+    python -m benchmarks.bench_memory [--limit 1400] [--times 5] [--columns 100]
+
+The table is a CSV of random numbers. The process that prepares it may map `--limit` MiB in all (RLIMIT_AS), Python and
+the libraries, about 800 MiB of addresses, included; glibc is told to keep one arena, for each other one reserves
+64 MiB that nobody uses. What is held grows with the rows, by about 80 bytes for each, so that the widest tables gain
+most; a row here has 2 kB.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import machine, write
+
+ROWS_AT_ONCE = 2000
+
+
+def write_numbers(path: Path, *, mib: int, columns: int) -> int:
+    """Write a CSV of at least so many MiB, its target the sign of the first column; gives the number of rows."""
+    chance, rows = np.random.default_rng(0), 0
+    with path.open("w") as file:
+        file.write(",".join([*(f"x{i}" for i in range(columns)), "y"]) + "\n")
+        while file.tell() < mib << 20:
+            values = chance.normal(size=(ROWS_AT_ONCE, columns))
+            signs = (values[:, 0] > 0).astype(int)
+            lines = (f"{','.join(map(repr, row))},{sign}\n" for row, sign in zip(values.tolist(), signs, strict=True))
+            file.writelines(lines)
+            rows += ROWS_AT_ONCE
+    return rows
+
+
+def prepare(source: Path, folder: Path, *, limit: int) -> dict[str, Any]:
+    """Prepare within so many MiB of addresses."""
+    from basekamp.data.prepare import prepare_data
+    from basekamp.experiment import DataSettings
+
+    resource.setrlimit(resource.RLIMIT_AS, (limit << 20, limit << 20))
+    begin = time.perf_counter()
+    data = prepare_data(DataSettings(source=str(source), target="y"), folder)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peaks = {name: int(status[key].split()[0]) >> 10 for name, key in (("mapped", "VmPeak"), ("resident", "VmHWM"))}
+    return {"seconds": time.perf_counter() - begin, "peak_mib": peaks, "rows": data.schema.rows}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--limit", type=int, default=1400, help="MiB")
+    parser.add_argument("--times", type=float, default=5)
+    parser.add_argument("--columns", type=int, default=100)
+    parser.add_argument("--one", nargs=2, metavar=("SOURCE", "FOLDER"))
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(prepare(Path(given.one[0]), Path(given.one[1]), limit=given.limit)))
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-memory-") as folder:
+        source = Path(folder) / "numbers.csv"
+        rows = write_numbers(source, mib=int(given.limit * given.times), columns=given.columns)
+        size = source.stat().st_size
+        command = [sys.executable, "-m", "benchmarks.bench_memory", "--limit", str(given.limit), "--one", str(source)]
+        environment = {**os.environ, "MALLOC_ARENA_MAX": "1"}
+        done = subprocess.run([*command, str(Path(folder) / "data")], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        sys.exit(f"it did not pass: {done.stderr[-2000:]}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    shape = {"bytes": size, "rows": rows, "columns": given.columns, "limit_mib": given.limit}
+    write("bench_memory", {"machine": machine("polars", "numpy", "scikit-learn"), **shape, **found})
+    print(f"{size / 2**20:,.0f} MiB in {given.limit} MiB: {found['seconds']:.0f} s, {found['peak_mib']} MiB at most")
+
+
+if __name__ == "__main__":
+    main()
