@@ -37,7 +37,10 @@ def pandas(path: Path) -> Columns:
     """Read with pandas."""
     import pandas as pd
 
-    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    if path.suffix == ".parquet":
+        pd.read_parquet(path)
+        return {}
+    frame = pd.read_csv(path)
     return {str(name): frame[name].tolist() for name in frame}
 
 
@@ -45,15 +48,20 @@ def polars(path: Path) -> Columns:
     """Read with Polars."""
     import polars as pl
 
-    frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-    return frame.to_dict(as_series=False)
+    if path.suffix == ".parquet":
+        pl.read_parquet(path)
+        return {}
+    return pl.read_csv(path).to_dict(as_series=False)
 
 
 def pyarrow(path: Path) -> Columns:
     """Read with PyArrow."""
     from pyarrow import csv, parquet
 
-    found: Columns = (parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)).to_pydict()
+    if path.suffix == ".parquet":
+        parquet.read_table(path)
+        return {}
+    found: Columns = csv.read_csv(path).to_pydict()
     return found
 
 
@@ -61,11 +69,14 @@ def duckdb(path: Path) -> Columns:
     """Read with DuckDB."""
     import duckdb as duck
 
-    read = duck.read_parquet if path.suffix == ".parquet" else duck.read_csv
-    found = read(str(path))
+    if path.suffix == ".parquet":
+        duck.read_parquet(str(path)).arrow()
+        return {}
+    found = duck.read_csv(str(path))
     return dict(zip(found.columns, map(list, zip(*found.fetchall(), strict=True)), strict=False))
 
 
+# A broken Parquet file need only be read: one of them declares more rows than fit into memory as Python's objects.
 READERS: dict[str, Callable[[Path], Columns]] = {
     each.__name__: each for each in (basekamp, pandas, polars, pyarrow, duckdb)
 }

@@ -88,6 +88,8 @@ def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
     left_out = {settings.target, settings.split.group, *settings.drop}
     inputs = table.only(kept, [name for name in table.columns if name not in left_out])
     _check_inputs(inputs.schema)
+    numbers = np.flatnonzero(kept)
+    numbers += 1
     gaps = [name for name in inputs.columns if name in hashes.gaps]
     counts = inputs.map_columns(pl.Series.null_count, gaps)
     time = settings.split.time
@@ -97,7 +99,7 @@ def clean_table(table: Table, settings: "DataSettings") -> CleanRows:
         target=encode_target(target.filter(pl.Series(kept)), task=settings.task),
         rows=hashes.rows[kept],
         places=time_places(table.column(time).filter(pl.Series(kept))) if time else hashes.places[kept],
-        numbers=np.flatnonzero(kept) + 1,
+        numbers=numbers,
         cleaning=Cleaning(
             rows_read=table.height,
             rows_quarantined=table.quarantined,
