@@ -78,7 +78,7 @@ def read_images(files: list[Path], reading: "Reading", quarantine: Path | None =
 
     Raises: InputError naming the file that is damaged, of another kind than its name says, or unlike the others.
     """
-    bad: dict[str, str] = {}
+    bad: dict[Path, str] = {}
     shapes: dict[Path, Shape] = {}
     for path in files:
         with _or_aside(path, reading, bad):
@@ -99,21 +99,21 @@ def read_images(files: list[Path], reading: "Reading", quarantine: Path | None =
             f"none of {len(files)} images can be used (the first: {next(iter(bad.values()))}): give whole images."
         )
     if quarantine:
-        for name, reason in bad.items():
-            write_quarantine(quarantine, name, [BadRow(1, reason, b"")])
+        for path, reason in bad.items():
+            write_quarantine(quarantine, _name(path), [BadRow(1, reason, b"")])
     labels = np.array([path.parent.name for path in kept])
     return ImageTable(images[: len(kept)], labels, LABEL, len(bad))
 
 
 @contextmanager
-def _or_aside(path: Path, reading: "Reading", bad: dict[str, str]) -> Iterator[None]:
+def _or_aside(path: Path, reading: "Reading", bad: dict[Path, str]) -> Iterator[None]:
     """Keep in `bad` why an image cannot be used, unless that is to be refused."""
     try:
         yield
     except InputError as error:
         if reading.on_bad_row == "refuse":
             raise
-        bad[_name(path)] = str(error)
+        bad[path] = str(error)
 
 
 def read_idx(path: Path, labels: Path) -> ImageTable:
