@@ -60,7 +60,8 @@ class Table:
 
     def map_columns(self, act: Callable[[pl.Series], Made], names: Sequence[str] | None = None) -> Iterator[Made]:
         """Give `act(column)` for each column [n], or for some, in turn; a few are held at a time."""
-        at_once = max(1, BATCH_VALUES // max(1, sum(self._heights)))  # dates may be a table without columns, so of no rows
+        n = max(1, sum(self._heights))  # a table without columns has no rows
+        at_once = max(1, BATCH_VALUES // n)
         groups = in_groups(self.columns if names is None else names, at_once)
         return chain.from_iterable(computed(lambda group: list(map(act, self._together(group))), groups))
 
