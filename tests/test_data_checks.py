@@ -229,6 +229,28 @@ def test_integers_that_become_floats_are_no_other_schema(tmp_path: Path, baselin
     assert found(prepared(tmp_path, adults(N, 7).with_columns(pl.col("age").cast(pl.Float64))), baseline) == {}
 
 
+def test_contract_counts_the_codes_that_it_gives(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    values = chance.normal(size=600)
+    frame = pl.DataFrame(
+        {
+            "number": values,
+            "ties": chance.integers(0, 3, 600),
+            "endless": np.where(values > 1, np.inf, np.where(values < -1, -np.inf, values)),
+            "gaps": pl.Series([None if v > 0.5 else v for v in values.tolist()]),
+            "text": [None if v > 1.5 else f"t{min(int(v * 20), 9)}" for v in values.tolist()],
+            "flag": values > 0.3,
+            "day": pl.Series([int(v * 1e9) for v in values.tolist()]).cast(pl.Datetime("us")),
+            "y": (values > 0).astype(int),
+        }
+    )
+    contract, sample = read_contract(prepared(tmp_path, frame, "y").directory)
+    assert [column.kind for column in contract.columns] == ["number"] * 4 + ["text", "bool", "date"]
+    for column in (*contract.columns, contract.target):
+        codes = np.bincount(column.codes(sample[column.name]), minlength=len(column.counts))
+        assert codes.tolist() == list(column.counts), column.name
+
+
 def test_contract_is_bounded_and_holds_no_text_that_few_rows_share(tmp_path: Path) -> None:
     wide = {f"c{i}": np.random.default_rng(i).normal(size=400) for i in range(330)}
     frame = pl.DataFrame(wide | {"name": [f"Jane Doe {i}" for i in range(400)], "y": ["u", "v"] * 200})

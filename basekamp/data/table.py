@@ -21,8 +21,8 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def in_groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Yield `size` of the items at a time."""
+def _slices(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """`size` of the items at a time; the last may be fewer."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
@@ -62,7 +62,7 @@ class Table:
         """Give `act(column)` for each column [n], or for some, in turn; a few are held at a time."""
         n = max(1, sum(self._heights))  # a table without columns has no rows
         at_once = max(1, BATCH_VALUES // n)
-        groups = in_groups(self.columns if names is None else names, at_once)
+        groups = _slices(self.columns if names is None else names, at_once)
         return chain.from_iterable(computed(lambda group: list(map(act, self._together(group))), groups))
 
     def _together(self, names: Sequence[str]) -> list[pl.Series]:
@@ -71,7 +71,7 @@ class Table:
         try:
             frame = pl.concat(
                 self._read(pl.concat([part.select(names) for part in some]), where)
-                for some in in_groups(self._parts, PARTS_AT_ONCE)
+                for some in _slices(self._parts, PARTS_AT_ONCE)
             )
         except InputError:
             if len(names) == 1:
