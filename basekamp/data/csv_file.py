@@ -18,7 +18,7 @@ import polars as pl
 from basekamp.data.csv_rows import BLOCK_BYTES, Block, read_blocks, scan
 from basekamp.data.csv_types import TEXT, ColumnType, DType, Misfit, parse
 from basekamp.data.quarantine import BadRow, put_aside, write_quarantine
-from basekamp.data.table import Table, check_column_name, stored_table
+from basekamp.data.table import BATCH_VALUES, Table, check_column_name, stored_table
 from basekamp.errors import InputError
 from basekamp.threads import ahead
 
@@ -276,7 +276,23 @@ def _write(work: _Work, frames: Iterator[pl.DataFrame]) -> None:
     work.files = []
     folder = work.scratch / "rows"
     folder.mkdir(exist_ok=True)
-    for index, frame in enumerate(ahead(frames)):
+    for index, frame in enumerate(ahead(_joined(frames))):
         target = folder / f"{index:08}.parquet"
-        frame.write_parquet(target, compression="lz4", statistics=False)
+        frame.write_parquet(target, compression="lz4", statistics=False, row_group_size=frame.height)
         work.files.append(target)
+
+
+def _joined(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Put blocks of few rows together, for what is known of each column of each file stays in memory."""
+    waiting: list[pl.DataFrame] = []
+    for frame in frames:
+        if waiting and (waiting[0].schema != frame.schema or sum(map(_values, waiting)) >= BATCH_VALUES):
+            yield pl.concat(waiting)
+            waiting = []
+        waiting.append(frame)
+    if waiting:
+        yield pl.concat(waiting)
+
+
+def _values(frame: pl.DataFrame) -> int:
+    return frame.height * frame.width
