@@ -56,7 +56,7 @@ def _is_record(key: str) -> bool:
 
 def _keep(path: Path, listing: pl.DataFrame, folders: Folders) -> None:
     arrow = io.BytesIO()
-    listing.write_ipc(arrow, compression="lz4")
+    listing.write_ipc(arrow, compression="zstd", record_batch_size=10_000)  # batches are read at once
     content = json.dumps(folders).encode() + b"\n" + arrow.getvalue()
     with suppress(BasekampError, OSError), whole_file(path, durable=False) as file:
         file.write(hashlib.sha256(content).digest() + content)
