@@ -143,7 +143,7 @@ def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_folder_and_unknown_scheme_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder without CSV or Parquet files and without images"):
+    with pytest.raises(InputError, match="is a folder without CSV, JSON lines or Parquet and without images"):
         read_source(str(tmp_path))
     with pytest.raises(InputError, match="scheme of 'ftp://host/t.csv' is not known"):
         read_source("ftp://host/t.csv")

@@ -23,6 +23,7 @@ from pipelines.placement import TRACKING
 from tests.manifest_graph import (
     REMOTE,
     ROOT,
+    VARIANTS,
     Pod,
     amount,
     container,
@@ -38,6 +39,7 @@ from tests.manifest_graph import (
     program,
     reaches,
     render,
+    render_variant,
     requested,
     security_findings,
 )
@@ -46,13 +48,6 @@ pytestmark = pytest.mark.skipif(not program("kubectl"), reason="kubectl is not h
 
 UPSTREAM = Path(os.environ["KFP_MANIFESTS"]) if os.environ.get("KFP_MANIFESTS") else None
 needs_upstream = pytest.mark.skipif(UPSTREAM is None, reason="Kubeflow's own manifests: KFP_MANIFESTS names no clones")
-VARIANTS = {
-    "kubeflow": ("kubeflow", []),
-    "kind": ("overlays/kind", []),
-    "gpu-cluster": ("overlays/gpu-cluster", ["minio-tls"]),
-    "gpu-cluster-queue": ("overlays/gpu-cluster", ["minio-tls", "kueue"]),
-    "gpu-cluster-elsewhere": ("overlays/gpu-cluster", ["external-s3"]),
-}
 INSTALLED = {  # by scripts/credentials.sh; webhook-server-tls by Kubeflow's cache deployer
     "minio-root": {"user", "password"},
     "mysql-secret": {"username", "password"},
@@ -69,15 +64,7 @@ KUBERNETES, INTERNET = "172.18.0.2", "93.184.215.14"
 
 @functools.cache
 def _folder(upstream):
-    folder = copy_manifests(Path(tempfile.mkdtemp(prefix="manifests-")), upstream)
-    for variant, (path, components) in VARIANTS.items():
-        if components:
-            content = yaml.safe_load((folder / path / "kustomization.yaml").read_text())
-            content["components"] = [f"../../components/{name}" for name in components]
-            if not (folder / "overlays" / variant).exists():
-                shutil.copytree(folder / path, folder / "overlays" / variant)
-            (folder / "overlays" / variant / "kustomization.yaml").write_text(yaml.safe_dump(content))
-    return folder
+    return copy_manifests(Path(tempfile.mkdtemp(prefix="manifests-")), upstream)
 
 
 @functools.cache
@@ -85,8 +72,9 @@ def _render(path, upstream=UPSTREAM):
     return render(_folder(upstream) / path)
 
 
+@functools.cache
 def _variant(name):
-    return _render(f"overlays/{name}" if name != "kubeflow" else name)
+    return render_variant(_folder(UPSTREAM), name)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -270,22 +270,6 @@ def test_an_idx_pair_is_read_and_a_cut_one_refused(tmp_path: Path) -> None:
         read_source(source)
 
 
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b'{"a": 1}\n{"a": "x"}\n', "key 'a': line 1 holds a number and line 2 text"),
-        (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2 of t.jsonl gives a key twice"),
-        (b'{"a": NaN}\n', "line 1 of t.jsonl has NaN, which is not JSON"),
-        (b'{"a": 1e999}\n', "line 1 of t.jsonl has 1e999"),
-        (b'{"a": 99999999999999999999}\n', "whole number beyond 64 bits in 'a'"),
-        (b'{"a": "\xff"}\n', "line 1 of t.jsonl is not UTF-8"),
-    ],
-)
-def test_broken_json_lines_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        read_source(write(tmp_path, Broken("t.jsonl", content, "")))
-
-
 def test_an_npz_that_declares_more_than_it_holds_is_refused(tmp_path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40, 2)})

@@ -185,7 +185,9 @@ def _check_inputs(inputs: pl.Schema) -> None:
         raise InputError("no column is left to learn from: take a column out of data.drop.")
     for name, dtype in inputs.items():
         if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
-            raise InputError(f"the column {name!r} is of type {dtype}: put it into data.drop or flatten it.")
+            raise InputError(
+                f"the column {name!r} holds lists, objects or bytes ({dtype}): put it into data.drop or flatten it."
+            )
 
 
 def _no_column(name: str, columns: list[str]) -> str:

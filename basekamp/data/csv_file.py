@@ -18,7 +18,7 @@ import polars as pl
 from basekamp.data.csv_rows import BLOCK_BYTES, Block, read_blocks, scan
 from basekamp.data.csv_types import TEXT, ColumnType, DType, Misfit, parse
 from basekamp.data.quarantine import BadRow, put_aside, write_quarantine
-from basekamp.data.table import BATCH_VALUES, Table, check_column_name, stored_table
+from basekamp.data.table import Table, check_column_name, named, store_frames, stored_table
 from basekamp.errors import InputError
 from basekamp.threads import ahead
 
@@ -77,8 +77,7 @@ def read_csv(paths: list[Path], reading: "Reading", scratch: Path, quarantine: P
     if quarantine:
         for path in paths if work.bad else []:
             write_quarantine(quarantine, path.name, [row for name, row in work.bad if name == path.name])
-    name = paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
-    return stored_table(work.files, name, quarantined=len(work.bad))
+    return stored_table(work.files, named(paths), quarantined=len(work.bad))
 
 
 def _common_names(work: _Work) -> list[str]:
@@ -273,26 +272,4 @@ def _write(work: _Work, frames: Iterator[pl.DataFrame]) -> None:
     """Write blocks as Parquet, in place of those of an earlier pass."""
     for earlier in work.files:
         earlier.unlink()
-    work.files = []
-    folder = work.scratch / "rows"
-    folder.mkdir(exist_ok=True)
-    for index, frame in enumerate(ahead(_joined(frames))):
-        target = folder / f"{index:08}.parquet"
-        frame.write_parquet(target, compression="lz4", statistics=False, row_group_size=frame.height)
-        work.files.append(target)
-
-
-def _joined(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Put blocks of few rows together, for what is known of each column of each file stays in memory."""
-    waiting: list[pl.DataFrame] = []
-    for frame in frames:
-        if waiting and (waiting[0].schema != frame.schema or sum(map(_values, waiting)) >= BATCH_VALUES):
-            yield pl.concat(waiting)
-            waiting = []
-        waiting.append(frame)
-    if waiting:
-        yield pl.concat(waiting)
-
-
-def _values(frame: pl.DataFrame) -> int:
-    return frame.height * frame.width
+    work.files = store_frames(frames, work.scratch / "rows")

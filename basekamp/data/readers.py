@@ -1,15 +1,13 @@
-"""One reader per file format but CSV; each turns whatever is broken into one sentence.
+"""Readers of Parquet, .npz and the bundled digits; each turns whatever is broken into one sentence.
 
 n rows, c channels, h x w pixels.
 """
 
-import json
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,12 +17,8 @@ from numpy.typing import NDArray
 from basekamp.data.archives import check_expansion
 from basekamp.data.decoding import check_decode
 from basekamp.data.images import ImageTable
-from basekamp.data.quarantine import BadRow, put_aside, write_quarantine
-from basekamp.data.table import Table, stored_table
+from basekamp.data.table import Table, named, stored_table
 from basekamp.errors import InputError
-
-if TYPE_CHECKING:
-    from basekamp.experiment import Reading
 
 NPZ_PAIRS = [("x", "y"), ("images", "labels"), ("X", "y")]
 CHANNELS = (1, 3, 4)
@@ -42,49 +36,12 @@ def read_parquet(files: list[Path]) -> Table:
     check_decode(files)
     try:
         _check_alike(files)
-        table = stored_table(files, _named(files))
+        table = stored_table(files, named(files))
         cells = table.height * len(table.columns)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise InputError(
-            f"{_named(files)} cannot be read as Parquet ({_first_line(error)}): write it again."
-        ) from error
-    check_expansion(_named(files), sum(path.stat().st_size for path in files), cells)
+        raise InputError(f"{named(files)} cannot be read as Parquet ({_first_line(error)}): write it again.") from error
+    check_expansion(named(files), sum(path.stat().st_size for path in files), cells)
     return _with_rows(table)
-
-
-def read_jsonl(path: Path, reading: "Reading", scratch: Path, quarantine: Path | None = None) -> Table:
-    """Read one JSON object per line into memory; keys that a line lacks are missing there.
-
-    Raises: InputError for a broken line (or it is put into `quarantine`), a key that is given twice, and a key
-    whose values are of different kinds.
-    """
-    kept, bad = scratch / f"{path.name}.kept", []
-    kinds: dict[str, dict[str, int]] = {}
-    with path.open("rb") as file, kept.open("wb") as out:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            if reason := _json_problem(line, number, kinds):
-                row = BadRow(number, reason, line)
-                put_aside(path.name, reading, [row])
-                bad.append(row)
-            else:
-                out.write(line if line.endswith(b"\n") else line + b"\n")
-    for key, lines in kinds.items():
-        if len(lines) > 1:
-            (one, first), (other, second) = sorted(lines.items(), key=lambda item: item[1])[:2]
-            raise InputError(
-                f"{path.name}, key {key!r}: line {first} holds {one} and line {second} {other}: give each key one type."
-            )
-    if bad and quarantine:
-        write_quarantine(quarantine, path.name, bad)
-    try:
-        frame = pl.read_ndjson(kept, infer_schema_length=None) if kept.stat().st_size else pl.DataFrame()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise InputError(
-            f"{path.name} is not readable JSON lines ({_first_line(error)}): give each key one type."
-        ) from error
-    return _with_rows(Table([frame.lazy()], path.name, quarantined=len(bad)))
 
 
 def read_npz(path: Path) -> Table | ImageTable:
@@ -174,64 +131,10 @@ def _check_npz(path: Path) -> None:
                     raise ValueError(f"{each.filename} declares another size than it has")
 
 
-def _json_problem(line: bytes, number: int, kinds: dict[str, dict[str, int]]) -> str:
-    """Say why a line is no object that can be kept exactly; remember the line of each kind of value per key."""
-    try:
-        value = json.loads(line, object_pairs_hook=_once, parse_constant=_not_json, parse_float=_finite)
-    except UnicodeDecodeError:
-        return "is not UTF-8"
-    except RecursionError:
-        return "is nested too deeply"
-    except ValueError as error:
-        return str(error) if type(error) is ValueError else "is broken, write one whole JSON object per line"
-    if not isinstance(value, dict):
-        return "is not an object, write {...}"
-    for key, item in value.items():
-        if isinstance(item, int) and not isinstance(item, bool) and not -(2**63) <= item < 2**63:
-            return f"has a whole number beyond 64 bits in {key!r}, write it as text"
-    for key, item in value.items():
-        for kind in _kinds(item):
-            kinds.setdefault(key, {}).setdefault(kind, number)
-    return ""
-
-
-def _kinds(item: Any) -> Iterator[str]:
-    if item is not None:
-        names = {
-            bool: "true or false",
-            int: "a number",
-            float: "a number",
-            str: "text",
-            dict: "an object",
-            list: "a list",
-        }
-        yield names[type(item)]
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("gives a key twice")
-    return dict(pairs)
-
-
-def _finite(text: str) -> float:
-    if math.isinf(float(text)):
-        raise ValueError(f"has {text[:20]}, which is beyond what a number can be")
-    return float(text)
-
-
-def _not_json(text: str) -> None:
-    raise ValueError(f"has {text}, which is not JSON, write null for a missing value")
-
-
 def _with_rows(table: Table) -> Table:
     if not table.height or not table.columns:
         raise InputError(f"{table.name} holds no rows: give a file with rows.")
     return table
-
-
-def _named(files: list[Path]) -> str:
-    return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,7 +19,8 @@ import polars as pl
 from basekamp.data.archives import COMPRESSED, IMAGES, SHORT, inner_suffix, unpack
 from basekamp.data.csv_file import read_csv
 from basekamp.data.images import ImageTable, image_files, read_idx, read_images
-from basekamp.data.readers import read_digits, read_jsonl, read_npz, read_parquet
+from basekamp.data.json_lines import read_jsonl
+from basekamp.data.readers import read_digits, read_npz, read_parquet
 from basekamp.data.remote import HTTP, S3, download, object_fingerprint, scheme_of, without_secrets
 from basekamp.data.table import Table
 from basekamp.errors import InputError
@@ -129,10 +130,10 @@ def _read_tables(
         return read_csv(files, reading, scratch, quarantine)
     if suffix == ".parquet":
         return read_parquet(files)
-    if len(files) > 1:
-        raise InputError(f"{source} is {len(files)} files of {suffix}: several are read of CSV and Parquet only.")
     if suffix in JSONL:
-        return read_jsonl(files[0], reading, scratch, quarantine)
+        return read_jsonl(files, reading, scratch, quarantine)
+    if len(files) > 1:
+        raise InputError(f"{source} is {len(files)} files of {suffix}: name one of them.")
     if suffix == ".npz":
         return read_npz(files[0])
     allowed = ", ".join([*TABLES, *COMPRESSED, *ARCHIVES])
@@ -168,12 +169,14 @@ def _files_at(source: str) -> list[Path]:
 def _files_in(folder: Path, source: str) -> list[Path]:
     """List a folder's tables of one kind, or the images in its sub-folders."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith((".", "_")))
-    tables = [entry for entry in entries if entry.is_file() and inner_suffix(entry) in (*CSV, ".parquet")]
+    tables = [entry for entry in entries if entry.is_file() and inner_suffix(entry) in (*CSV, *JSONL, ".parquet")]
     if tables:
         return tables
     if images := image_files(folder):
         return images
-    raise InputError(f"the source {source} is a folder without CSV or Parquet files and without images: name one file.")
+    raise InputError(
+        f"the source {source} is a folder without CSV, JSON lines or Parquet and without images: name one file."
+    )
 
 
 def _bundled_file(source: str) -> Path | None:

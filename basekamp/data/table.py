@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from basekamp.errors import InputError
-from basekamp.threads import computed
+from basekamp.threads import ahead, computed
 
 BATCH_VALUES = 1 << 21
 PARTS_AT_ONCE = 16
@@ -129,6 +129,45 @@ class Table:
             raise InputError(f"{self.name}{where} is damaged ({reason}): fetch or write it again.") from error
 
 
-def stored_table(files: list[Path], name: str, *, quarantined: int = 0) -> Table:
-    """Open Parquet files of the same columns as one table."""
-    return Table([pl.scan_parquet(path, glob=False) for path in files], name, quarantined=quarantined)
+def store_frames(frames: Iterator[pl.DataFrame], folder: Path) -> list[Path]:
+    """Write rows as Parquet files, few and large: what is known of each column of each file stays in memory."""
+    folder.mkdir(exist_ok=True)
+    files = []
+    for index, frame in enumerate(ahead(_joined(frames))):
+        files.append(folder / f"{index:08}.parquet")
+        frame.write_parquet(files[-1], compression="lz4", statistics=False, row_group_size=frame.height)
+    return files
+
+
+def _joined(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Put frames of the same types together, up to as many values as are read at a time."""
+    waiting: list[pl.DataFrame] = []
+    for frame in frames:
+        values = sum(each.height * each.width for each in waiting)
+        if waiting and (values >= BATCH_VALUES or waiting[0].schema != frame.schema):
+            yield pl.concat(waiting)
+            waiting = []
+        waiting.append(frame)
+    if waiting:
+        yield pl.concat(waiting)
+
+
+def stored_table(files: list[Path], name: str, *, schema: pl.Schema | None = None, quarantined: int = 0) -> Table:
+    """Open Parquet files as one table: of the same columns, or each brought to `schema`."""
+    parts = [pl.scan_parquet(path, glob=False) for path in files]
+    if schema:
+        parts = [_brought_to(schema, part) for part in parts]
+    return Table(parts, name, quarantined=quarantined)
+
+
+def _brought_to(schema: pl.Schema, part: pl.LazyFrame) -> pl.LazyFrame:
+    """The part with these columns: its own in their type, of the others nothing."""
+    own = part.collect_schema()
+    return part.select(
+        (pl.col(name) if name in own else pl.lit(None).alias(name)).cast(dtype) for name, dtype in schema.items()
+    )
+
+
+def named(files: Sequence[Path]) -> str:
+    """What messages call a table of these files."""
+    return files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"

@@ -12,7 +12,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
-from threading import Lock
 from typing import Any, BinaryIO
 from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
@@ -91,10 +90,9 @@ class Transfer:
             size = int(response.headers.get("Content-Range", "/0").rpartition("/")[2])
             if size <= PIECE_BYTES:  # or no piece came, but all there is
                 return promised, copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
-            shared = _SharedFile(target)
-            others = (partial(self._piece, name, shared, start) for start in range(PIECE_BYTES, size, PIECE_BYTES))
-            with closing(in_threads(chain([partial(shared.fill, 0, response)], others), THREADS)) as pieces:
-                return promised, copy_blocks(chain.from_iterable(pieces))
+            others = (partial(self._piece, name, start) for start in range(PIECE_BYTES, size, PIECE_BYTES))
+            with closing(in_threads(chain([partial(_blocks, response)], others), THREADS)) as pieces:
+                return promised, copy_blocks(chain.from_iterable(pieces), target)
         finally:
             response.close()
             response.release_conn()
@@ -107,11 +105,11 @@ class Transfer:
                 raise
             return self._open(name)  # an empty object has no first byte
 
-    def _piece(self, name: str, shared: "_SharedFile", start: int) -> list[bytes]:
+    def _piece(self, name: str, start: int) -> list[bytes]:
         backoff = Backoff(self.deadline_seconds)
         while True:
             try:
-                return shared.fill(start, self._open(name, offset=start, length=PIECE_BYTES))
+                return _blocks(self._open(name, offset=start, length=PIECE_BYTES))
             except BROKEN:
                 if not backoff.wait():
                     raise
@@ -121,25 +119,13 @@ class Transfer:
         return response
 
 
-class _SharedFile:
-    """A file that several threads write to: the one that hashes, which is the slowest, need not."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._lock = stream, Lock()
-
-    def fill(self, start: int, response: BaseHTTPResponse) -> list[bytes]:
-        """Write all that comes at its place, block by block while it is in the processor's cache; give the blocks."""
-        blocks = []
-        try:
-            for block in response.stream(BLOCK_BYTES, decode_content=False):
-                with self._lock:
-                    self._stream.seek(start)
-                    start += self._stream.write(block)
-                blocks.append(block)
-        finally:
-            response.close()
-            response.release_conn()
-        return blocks
+def _blocks(response: BaseHTTPResponse) -> list[bytes]:
+    """All that comes."""
+    try:
+        return list(response.stream(BLOCK_BYTES, decode_content=False))
+    finally:
+        response.close()
+        response.release_conn()
 
 
 def _upload_id(answer: BaseHTTPResponse) -> str:
