@@ -11,9 +11,12 @@ from minio import Minio
 
 from basekamp.data.prepare import prepare_data
 from basekamp.experiment import DataSettings
+from tests.camp import camp, climbed, climbed_once, clock, trained
 from tests.s3_server import Server
 from tests.s3_server import s3_server as start_s3_server
 from tests.trainer import Trainer, start_trainer
+
+__all__ = ["camp", "climbed", "climbed_once", "clock", "trained"]
 
 S3_VARIABLES = (
     "BASEKAMP_S3_ENDPOINT",

@@ -7,7 +7,7 @@ from basekamp.evaluation.evaluate import Evaluation, Roc
 from basekamp.naming import new_id
 from basekamp.records.compare import compare_with
 from basekamp.records.record import DataFacts, Opening, Record, differing, file_name, record_name
-from basekamp.records.shelf import Shelf, record_key
+from basekamp.records.shelf import Row, Shelf, record_key
 from basekamp.records.verdict import Difference
 from basekamp.training.results import Curves, Replicate, Training
 
@@ -33,6 +33,23 @@ def make_evaluation(metric: str, means: dict[str, float], **changes: Any) -> Eva
         "roc": Roc(fpr=[0.0, 0.1, 1.0], tpr=[0.0, 0.9, 1.0], thresholds=[1.0, 0.5, 0.0]),
     }
     return Evaluation(**fields | changes)
+
+
+def make_row(value: float, *, metric: str = "accuracy", experiment: str = "e", role: str = "attempt", **changes) -> Row:
+    fields = {
+        "name": "linear.pth",
+        "key": "e/attempts/a/linear.pth",
+        "attempt": "a",
+        "id": "r0000001",
+        "params": {"model": "linear", "lr": 0.001},
+        "metrics": {"loss": 0.5, metric: value},
+        "n": 3,
+        "spread": 0.01,
+        "difference": None,
+        "interval": None,
+        "verdict": None,
+    }
+    return Row(experiment=experiment, role=role, metric=metric, **fields | changes)
 
 
 def make_training(metric: str, params: dict[str, Any], n_epochs: int = 12) -> Training:

@@ -9,8 +9,7 @@ from basekamp.evaluation.evaluate import constant_outputs
 from basekamp.evaluation.ladder import Ladder, Rung, measure_ladder
 from basekamp.evaluation.metrics import metric_value
 from basekamp.report.ladder import ladder_steps
-from tests.made_records import LINEAR, MLP, make_record
-from tests.test_records import make_row
+from tests.made_records import LINEAR, MLP, make_record, make_row
 
 pytestmark = pytest.mark.usefixtures("home")
 

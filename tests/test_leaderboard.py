@@ -13,7 +13,7 @@ from rich.console import Console
 from scipy.stats import t
 
 from basekamp.errors import InputError
-from basekamp.records.leaderboard import group_rows, select_rows
+from basekamp.records.leaderboard import best_first, group_rows, select_rows
 from basekamp.records.shelf import Row
 from basekamp.report.leaderboard import (
     changing_params,
@@ -27,6 +27,7 @@ from basekamp.report.leaderboard import (
     sheet_as_markdown,
 )
 from basekamp.report.workbook import write_workbook
+from tests.made_records import make_row
 
 
 def row(attempt, **params):
@@ -227,3 +228,93 @@ def test_workbook_without_its_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(InputError, match=r"pip install 'basekamp\[xlsx\]'"):
         write_workbook(ROWS, tmp_path / "runs.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "order"),
+    [
+        ("accuracy", [0.5, math.nan, 0.9, 0.1], [2, 0, 3, 1]),
+        ("rmse", [0.5, math.nan, 0.9, 0.1], [3, 0, 2, 1]),
+        ("rmse", [math.inf, math.nan, 1.0], [2, 0, 1]),
+        ("r2", [-math.inf, math.nan, -4.0], [2, 0, 1]),
+    ],
+)
+def test_best_first_puts_the_best_first_and_nan_last(metric, values, order):
+    rows = [make_row(value, metric=metric, id=f"r{i:07}") for i, value in enumerate(values)]
+    assert [rows.index(row) for row in best_first(rows)] == order
+
+
+def test_best_first_groups_experiments_and_begins_each_with_its_baseline():
+    rows = [
+        make_row(0.9, experiment="b"),
+        make_row(0.1, experiment="b", role="baseline"),
+        make_row(0.5, experiment="a"),
+    ]
+    assert best_first(rows) == [rows[2], rows[1], rows[0]]
+
+
+TABLE = [
+    make_row(0.5, attempt="one", difference=None, role="baseline"),
+    make_row(
+        0.9, attempt="two", difference=0.4, verdict="supported", params={"model": "mlp", "lr": 0.01, "fast": True}
+    ),
+    make_row(0.7, attempt="three", difference=0.2, verdict="refuted", champion=True),
+    make_row(math.nan, attempt="four", difference=math.nan, params={"model": "mlp", "lr": 1e-5, "fast": False}),
+]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "kept"),
+    [
+        ([], ["one", "two", "three", "four"]),
+        (["model=mlp"], ["two", "four"]),
+        (["model=mlp", "lr=1e-2"], ["two"]),
+        (["lr=0.00001"], ["four"]),
+        (["lr=fast"], []),
+        (["fast=true"], ["two"]),
+        (["fast=False"], ["four"]),
+        (["verdict=refuted"], ["three"]),
+        (["verdict=''"], ["one", "four"]),
+        (["role=baseline"], ["one"]),
+        (["champion=true"], ["three"]),
+        (["accuracy=0.90"], ["two"]),
+        (["n=3", "attempt=one"], ["one"]),
+    ],
+)
+def test_select_rows_keeps_what_meets_every_condition(conditions, kept):
+    assert [row.attempt for row in select_rows(TABLE, conditions, None)] == kept
+
+
+@pytest.mark.parametrize(
+    ("key", "order"),
+    [
+        ("accuracy", ["two", "three", "one", "four"]),
+        ("difference", ["two", "three", "one", "four"]),
+        ("lr", ["four", "one", "three", "two"]),
+        ("attempt", ["four", "one", "three", "two"]),
+        ("fast", ["four", "two", "one", "three"]),
+    ],
+)
+def test_select_rows_sorts_best_first_and_missing_last(key, order):
+    assert [row.attempt for row in select_rows(TABLE, [], key)] == order
+
+
+@pytest.mark.parametrize(
+    ("conditions", "key", "message"),
+    [
+        (
+            ["model"],
+            None,
+            "'model' is no condition: at its end it needs =, !=, .* write, say, 'n_layers>=3 and act=gelu'",
+        ),
+        (["depth=3"], None, "depth is no column of these records: use one of name, experiment, .*lr.*accuracy"),
+        ([], "depth", "depth is no column of these records"),
+    ],
+)
+def test_select_rows_refuses_what_it_cannot_read(conditions, key, message):
+    with pytest.raises(InputError, match=message):
+        select_rows(TABLE, conditions, key)
+
+
+def test_select_rows_of_nothing_is_nothing():
+    assert select_rows([], ["depth=3"], "depth") == []

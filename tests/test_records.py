@@ -1,12 +1,11 @@
-"""Records in a store: what a comparison leaves there, what the listing tells, and who is champion."""
+"""Records in a store: what a comparison leaves there, and what the listing tells."""
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,14 @@ from hypothesis import strategies as st
 from basekamp.data.dataset import load_dataset
 from basekamp.data.prepare import prepare_data
 from basekamp.errors import InputError, StoreError
-from basekamp.evaluation.evaluate import evaluate_model, predict_split
+from basekamp.evaluation.evaluate import evaluate_model
 from basekamp.evaluation.ladder import measure_ladder
 from basekamp.experiment import DataSettings, Split
-from basekamp.hyperparameters import Hyperparameters
 from basekamp.naming import MAX_BYTES, Name, id_time, new_id, parse_name
-from basekamp.records import compare, gate, rebase
-from basekamp.records.compare import Folders, Question, compare_models
+from basekamp.records.compare import Question
 from basekamp.records.gate import fall_back
-from basekamp.records.leaderboard import best_first, select_rows
-from basekamp.records.record import Record, differing, file_name, significant
+from basekamp.records.record import differing, file_name, significant
 from basekamp.records.shelf import (
-    Promotion,
     Row,
     Shelf,
     find_row,
@@ -39,125 +34,14 @@ from basekamp.records.shelf import (
     stem,
 )
 from basekamp.report.leaderboard import rows_as_json
-from basekamp.report.sentence import verdict_sentence
-from basekamp.storage import Store, open_store
 from basekamp.storage.folder import FolderStore
 from basekamp.training.model_file import load_models
-from basekamp.training.train import train_model
+from tests.camp import RECIPES, Camp, Clock, forget, learn
 
-RECIPES = {
-    "baseline": {"model": "linear", "n_epochs": 3, "batch_size": 64, "lr": 6e-3},
-    "faster": {"model": "linear", "n_epochs": 4, "batch_size": 64, "lr": 1e-2},
-    "deep": {"model": "mlp", "n_layers": 1, "width": 64, "n_epochs": 6, "batch_size": 32, "lr": 1e-2},
-    "simplest": {"model": "majority"},
-    "slower": {"model": "linear", "n_epochs": 3, "batch_size": 64, "lr": 1e-5},
-}
+pytestmark = pytest.mark.usefixtures("clock")
+
+
 FILES = [".html", ".json", ".npz", ".pth"]
-
-
-class Clock(datetime):
-    """A clock that is one second later at each look, so that ids keep the order of a test's steps."""
-
-    time = datetime(2026, 1, 1, tzinfo=UTC)
-    step = timedelta(seconds=1)
-
-    @classmethod
-    def now(cls, tz=None):
-        cls.time += cls.step
-        return cls.time
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch):
-    monkeypatch.setattr("basekamp.records.shelf.datetime", Clock)
-    monkeypatch.setattr(Clock, "step", timedelta(seconds=1))
-    return Clock
-
-
-def learn(folder: Path, recipe: str, *, data: str = "data", metric: str = "accuracy", seeds: int = 3) -> None:
-    """Train and evaluate a recipe into <folder>/<recipe> and <folder>/<recipe>-told."""
-    model = folder / recipe
-    train_model(folder / data, model, Hyperparameters(**RECIPES[recipe]), metric=metric, seeds=seeds)
-    evaluate_model(folder / data, model / "model.pth", folder / f"{recipe}-told", metric=metric)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The digits, and four recipes trained and evaluated on them; nobody writes here afterwards."""
-    folder = tmp_path_factory.mktemp("trained")
-    split = Split(validation=0.3, test=0.2)
-    prepare_data(DataSettings(source="sklearn:digits", target="digit", split=split), folder / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BASEKAMP_HOME", str(folder / "home"))
-        measure_ladder(folder / "data", folder / "ladder", metric="accuracy")
-        for recipe in RECIPES:
-            learn(folder, recipe)
-    return folder
-
-
-@dataclass
-class Camp:
-    """A store, and the trained recipes that can be compared into it."""
-
-    trained: Path
-    folder: Path
-    url: str
-
-    def compare(
-        self, recipe: str, *, attempt: str = "", run: str = "", expect: float = 0.01, **folders: Path
-    ) -> Record:
-        question = Question("digits", attempt or recipe, f"{recipe} is better.", expect, run or f"run-{recipe}")
-        return compare_models(
-            Folders(
-                folders.get("data", self.trained / "data"),
-                folders.get("model", self.trained / recipe),
-                folders.get("told", self.trained / f"{recipe}-told"),
-                self.trained / "ladder",
-            ),
-            question,
-            store=self.url,
-            html=self.folder / "report.html",
-            markdown=self.folder / "report.md",
-        )
-
-    @property
-    def store(self) -> Store:
-        return open_store(self.url)
-
-    @property
-    def shelf(self) -> Shelf:
-        return read_shelf(self.store, "digits")
-
-    def keys_below(self, prefix: str = "digits/") -> list[str]:
-        return [entry.key for entry in self.store.entries(prefix)]
-
-    def content(self) -> dict[str, bytes]:
-        return {key: self.store.get(key) for key in self.keys_below()}
-
-
-@pytest.fixture
-def camp(trained, tmp_path):
-    return Camp(trained, tmp_path, str(tmp_path / "store"))
-
-
-@pytest.fixture(scope="module")
-def climbed_once(trained, tmp_path_factory):
-    """A camp with a baseline, then a refuted, a supported and a better supported attempt. Not to be changed."""
-    folder = tmp_path_factory.mktemp("climbed")
-    camp = Camp(trained, folder, str(folder / "store"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("basekamp.records.shelf.datetime", Clock)
-        for recipe in ("baseline", "slower", "faster", "deep"):
-            camp.compare(recipe)
-            shutil.copy(folder / "report.html", folder / f"{recipe}.html")
-    return camp
-
-
-@pytest.fixture
-def climbed(climbed_once, tmp_path):
-    """A copy of that camp to change."""
-    shutil.copytree(climbed_once.url, tmp_path / "store")
-    return Camp(climbed_once.trained, tmp_path, str(tmp_path / "store"))
 
 
 def test_the_climb_is_as_the_tests_below_take_it(climbed_once):
@@ -250,13 +134,6 @@ def test_another_run_of_the_same_recipe_is_another_record(climbed):
     again = climbed.compare("deep", run="again")
     assert again.id > first.id and len(climbed.shelf.rows) == 5
     assert again.comparison.verdict == "supported" and again.opening is None  # no better than the champion
-
-
-def forget(camp: Camp, *parts: str) -> None:
-    """Delete the keys that hold one of the parts."""
-    for key in camp.keys_below():
-        if any(part in key for part in parts):
-            camp.store.delete(key)
 
 
 def test_a_run_interrupted_before_its_json_is_completed_under_the_same_id(climbed):
@@ -364,264 +241,6 @@ def test_the_test_split_stays_closed_for_another_data_set(camp, trained, tmp_pat
     record = camp.compare("deep", **relearned(trained, tmp_path, Split(validation=0.25, test=0.2)))
     assert record.verdict == "supported" and record.opening is None
     assert record.comparison.difference.n_examples == record.evaluation.n_examples
-
-
-def test_gate_opens_for_supported_attempts_better_than_the_champion_and_counts(climbed_once):
-    records = {row.attempt: read_record(climbed_once.store, row) for row in climbed_once.shelf.rows}
-    assert [name for name, record in records.items() if record.opening] == ["faster", "deep"]
-    assert [records[name].opening.number for name in ("faster", "deep")] == [1, 2]
-    assert records["faster"].opening.champion == records["baseline"].id
-    opening = records["deep"].opening
-    assert opening.passed and opening.champion == records["faster"].id
-    assert opening.baseline_mean < opening.champion_mean == records["faster"].opening.metrics["accuracy"]
-    assert opening.interval[0] < opening.difference < opening.interval[1]
-    assert opening.difference == pytest.approx(opening.metrics["accuracy"] - opening.baseline_mean)
-
-
-def test_opening_and_promotion_are_files_whose_names_tell_all(climbed_once):
-    deep = climbed_once.shelf.find(climbed_once.shelf.rows[-1].id)
-    told = [parse_name(key.rpartition("/")[2]) for key in climbed_once.keys_below() if f"of-{deep.id}" in key]
-    opening, promotion = told
-    assert opening.model == "opening" and opening.id == deep.id and opening.fields["passed"] is True
-    assert opening.fields.keys() == {"of", "passed", "accuracy", "baseline"}
-    assert (promotion.model, promotion.fields) == ("promotion", {"of": deep.id, "by": "gate"})
-    assert climbed_once.shelf.openings == tuple(row.id for row in climbed_once.shelf.rows[2:])
-
-
-def test_champion_is_marked_in_the_listing_and_the_one_before_is_known(climbed_once):
-    shelf = climbed_once.shelf
-    assert [row.attempt for row in shelf.rows if row.champion] == ["deep"]
-    assert (shelf.champion.attempt, shelf.before_champion.attempt) == ("deep", "faster")
-
-
-def test_until_a_gate_is_passed_the_baseline_is_champion(camp):
-    assert camp.shelf.champion is camp.shelf.before_champion is None
-    camp.compare("baseline")
-    camp.compare("slower")
-    shelf = camp.shelf
-    assert shelf.champion == shelf.before_champion == shelf.baseline == replace(shelf.rows[0], champion=True)
-    assert shelf.openings == shelf.promotions == ()
-
-
-def test_a_supported_attempt_that_is_worse_than_the_champion_opens_nothing(camp):
-    for recipe in ("baseline", "deep"):
-        camp.compare(recipe)
-    record = camp.compare("faster")
-    assert record.verdict == "supported" and record.opening is None
-    assert camp.shelf.champion.attempt == "deep" and len(camp.shelf.openings) == 1
-
-
-def test_a_better_attempt_that_misses_what_it_hoped_for_opens_nothing(camp):
-    camp.compare("baseline")
-    record = camp.compare("deep", expect=0.9)
-    assert record.verdict == "refuted" and record.mean > camp.shelf.baseline.value
-    assert record.opening is None and camp.shelf.openings == camp.shelf.promotions == ()
-
-
-def test_an_attempt_that_fails_on_the_test_split_is_not_promoted(camp, trained, tmp_path):
-    data = shutil.copytree(trained / "data", tmp_path / "data")
-    answers = predict_split(load_dataset(data), trained / "baseline" / "model.pth", split="test").outputs[0]
-    np.save(data / "test" / "y.npy", answers.argmax(axis=1))  # a test split where the baseline is right
-    camp.compare("baseline", data=data)
-    record = camp.compare("deep", data=data)
-    assert record.verdict == "supported" and not record.opening.passed
-    assert camp.shelf.champion == camp.shelf.baseline
-    assert len(camp.keys_below("digits/openings/")) == 1 and camp.keys_below("digits/promotions/") == []
-    assert "passed-false" in camp.keys_below("digits/openings/")[0]
-
-
-@pytest.mark.parametrize("step", [0, 1, 3600])
-def test_falling_back_twice_ends_at_the_baseline_and_deletes_nothing(climbed, clock, step):
-    clock.step = timedelta(seconds=step)  # two fallbacks within one second keep their order
-    before = climbed.content()
-    champions = []
-    for _ in range(3):
-        fall_back(climbed.store, climbed.shelf, climbed.shelf.before_champion)
-        champions.append(climbed.shelf.champion.attempt)
-    assert champions == ["faster", "baseline", "baseline"]
-    assert before.items() <= climbed.content().items()
-
-
-def test_each_of_many_fallbacks_within_one_second_counts(climbed, clock):
-    clock.step = timedelta(0)
-    for row in [*climbed.shelf.rows] * 2:
-        fall_back(climbed.store, climbed.shelf, row)
-        assert climbed.shelf.champion.id == row.id
-    assert len(climbed.shelf.promotions) == 2 + 8
-
-
-@pytest.mark.parametrize(
-    ("promotions", "climb"),
-    [
-        ("", "base"),
-        ("gate:a", "base a"),
-        ("gate:a gate:b gate:c", "base a b c"),
-        ("gate:a gate:b gate:c fallback:b", "base a b"),
-        ("gate:a gate:b gate:c fallback:a gate:d", "base a d"),
-        ("gate:a gate:b fallback:base gate:c", "base c"),
-        ("gate:a fallback:d", "base d"),
-        ("fallback:base", "base"),
-        ("gate:gone", "base"),
-        ("gate:a gate:gone gate:b fallback:gone", "base a b"),
-    ],
-)
-def test_champion_follows_from_the_promotions(promotions, climb):
-    rows = [
-        make_row(0.5, id=name, role="baseline" if name == "base" else "attempt")
-        for name in ("a", "base", "b", "c", "d")
-    ]
-    told = [Promotion(f"r{i}", *each.split(":")[::-1]) for i, each in enumerate(promotions.split())]
-    shelf, climb = Shelf("e", tuple(rows), tuple(told)), climb.split()
-    assert (shelf.champion.id, shelf.before_champion.id) == (climb[-1], climb[-2] if len(climb) > 1 else "base")
-
-
-def test_falling_back_to_a_named_record_and_climbing_again(climbed):
-    deep, slower = climbed.shelf.champion, climbed.shelf.find(climbed.shelf.rows[1].name)
-    fall_back(climbed.store, climbed.shelf, slower)
-    assert (climbed.shelf.champion.attempt, climbed.shelf.before_champion.attempt) == ("slower", "baseline")
-    fall_back(climbed.store, climbed.shelf, climbed.shelf.find(deep.id))
-    assert (climbed.shelf.champion.attempt, climbed.shelf.before_champion.attempt) == ("deep", "baseline")
-    assert [promotion.by for promotion in climbed.shelf.promotions] == ["gate", "gate", "fallback", "fallback"]
-
-
-def test_after_a_fallback_the_gate_promotes_again(climbed):
-    fall_back(climbed.store, climbed.shelf, climbed.shelf.baseline)
-    record = climbed.compare("faster", run="again")
-    assert record.opening.number == 3 and record.opening.champion == climbed.shelf.baseline.id
-    assert climbed.shelf.champion.id == record.id
-
-
-@pytest.mark.parametrize("order", [(2, 3), (3, 2)])
-def test_of_two_promotions_that_race_the_later_id_wins_in_whichever_order_they_were_written(climbed, order):
-    rows = climbed.shelf.rows
-    forget(climbed, "/promotions/")
-    for i in order:
-        gate._put_promotion(climbed.store, "digits", of=rows[i].id, by="gate", promotion_id=rows[i].id)
-    assert climbed.shelf.champion.id == rows[3].id and climbed.shelf.before_champion.id == rows[2].id
-
-
-def test_a_promotion_whose_record_is_gone_counts_for_nothing(climbed):
-    forget(climbed, "/attempts/deep/")
-    assert (climbed.shelf.champion.attempt, climbed.shelf.before_champion.attempt) == ("faster", "baseline")
-
-
-def test_the_oldest_baseline_is_the_pinned_one(climbed):
-    pinned = climbed.shelf.baseline
-    again = climbed.compare("baseline", run="verify")
-    assert climbed.shelf.baseline == pinned and again.id != pinned.id
-    assert again.role == "baseline" and again.differs == {} and again.comparison is None
-
-
-def test_judged_before_counts_distinct_recipes_and_a_repeated_one_keeps_its_place(climbed):
-    records = [read_record(climbed.store, row) for row in climbed.shelf.rows]
-    assert [record.comparison.judged_before for record in records[1:]] == [0, 1, 2]
-    assert climbed.compare("slower", attempt="same-recipe", run="again").comparison.judged_before == 0
-    assert climbed.compare("deep", run="again").comparison.judged_before == 2
-    assert climbed.shelf.judged_before({"model": "mlp"}, 3) == 3
-
-
-def test_more_seeds_are_another_look_at_the_same_recipe(climbed):
-    slower = climbed.shelf.rows[1]
-    assert [climbed.shelf.judged_before(slower.params, n) for n in (3, 7)] == [0, 3]
-
-
-def anew(camp: Camp, recipe: str = "simplest") -> Record:
-    """Record another baseline and begin a new lineage with it."""
-    record = camp.compare(recipe, attempt="baseline", run="anew")
-    rebase.rebase(camp.store, camp.shelf, camp.shelf.find(record.id))
-    return record
-
-
-def test_after_a_rebase_all_is_judged_against_the_new_baseline_and_looks_count_on(climbed):
-    baseline = anew(climbed)
-    shelf = climbed.shelf
-    assert [row.id for row in shelf.rows] == [baseline.id] and shelf.champion.id == shelf.baseline.id == baseline.id
-    assert [row.attempt for row in shelf.earlier] == ["baseline", "slower", "faster", "deep"]
-    assert {row.lineage for row in shelf.earlier} == {1} and not any(row.champion for row in shelf.earlier)
-    record = climbed.compare("deep", run="anew")
-    assert (record.comparison.baseline, record.comparison.judged_before) == (baseline.name, 3)
-    assert record.verdict == "supported" and record.opening.number == 3 and record.opening.champion == baseline.id
-    assert [(row.attempt, row.lineage) for row in climbed.shelf.rows] == [("baseline", 2), ("deep", 2)]
-    assert climbed.shelf.champion.id == record.id
-
-
-def test_a_rebase_within_one_second_of_what_came_before_parts_it_all_the_same(climbed, clock):
-    clock.step = timedelta(0)
-    baseline = anew(climbed)
-    assert [row.id for row in climbed.shelf.rows] == [baseline.id] and len(climbed.shelf.earlier) == 4
-
-
-def test_a_rebase_leaves_earlier_records_readable_and_their_runs_repeatable(climbed):
-    deep, before = climbed.shelf.champion, climbed.content()
-    record = read_record(climbed.store, deep)
-    baseline = anew(climbed)
-    assert before.items() <= climbed.content().items()
-    assert find_row(climbed.store, deep.id).key == deep.key
-    after = climbed.content()
-    assert climbed.compare("deep") == record and climbed.content() == after
-    page = (climbed.folder / "report.html").read_text()  # beside the records and the baseline of its own lineage
-    assert "slower" in page and record.comparison.baseline in page and baseline.name not in page
-
-
-def test_fallback_does_not_leave_the_present_lineage(climbed):
-    deep = climbed.shelf.champion
-    baseline = anew(climbed)
-    with pytest.raises(InputError, match="was judged against an earlier baseline of digits: choose a record of the pr"):
-        climbed.shelf.find(deep.id)
-    assert climbed.shelf.before_champion.id == baseline.id
-
-
-def test_a_second_rebase_begins_a_third_lineage(climbed):
-    anew(climbed)
-    climbed.compare("deep", run="second")
-    record = climbed.compare("slower", attempt="baseline", run="third")
-    rebase.rebase(climbed.store, climbed.shelf, climbed.shelf.find(record.id))
-    lineages = [(row.attempt, row.lineage) for row in climbed.shelf.every]
-    assert lineages[4:] == [("baseline", 2), ("deep", 2), ("baseline", 3)]
-    assert climbed.shelf.baseline.id == record.id
-
-
-def test_a_rebase_whose_baseline_is_gone_counts_for_nothing(climbed):
-    before = climbed.shelf
-    climbed.store.delete(stem(anew(climbed).key) + ".json")
-    assert climbed.shelf == before
-
-
-@pytest.mark.parametrize("call", range(1, 7))
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_rebase_that_the_store_stops_leaves_all_as_before_or_as_after(climbed, monkeypatch, call, when):
-    put, calls, old = FolderStore.put, [], climbed.shelf
-
-    def failing(self, key, source):
-        calls.append(key)
-        if len(calls) == call and when == "before":
-            raise StoreError("the disk is full")
-        put(self, key, source)
-        if len(calls) == call and when == "after":
-            raise StoreError("the connection was cut")
-
-    monkeypatch.setattr(FolderStore, "put", failing)
-    if call < 6:
-        with pytest.raises(StoreError):
-            anew(climbed)
-    else:
-        anew(climbed)
-        assert len(calls) == 5  # predictions, model, report, record, and the mark that makes it the baseline
-    monkeypatch.setattr(FolderStore, "put", put)
-    shelf, has_begun = climbed.shelf, call == 6 or (call, when) == (5, "after")
-    assert (shelf.baseline.id == old.baseline.id) == (shelf.champion == old.champion) == (not has_begun)
-    assert {row.id for row in old.rows} <= {row.id for row in shelf.every} and not shelf.strangers
-    if not has_begun:
-        anew(climbed)
-    assert climbed.shelf.baseline.params == {"model": "majority"} and len(climbed.shelf.every) == 5
-
-
-def test_a_champion_whose_model_is_gone_is_not_fallen_back_to(climbed):
-    slower = climbed.shelf.rows[1]
-    climbed.store.delete(slower.key)
-    with pytest.raises(InputError, match="the model of .* was removed, by `basekamp gc` or by hand: choose"):
-        fall_back(climbed.store, climbed.shelf, slower)
-    assert len(climbed.shelf.promotions) == 2
 
 
 STRANGERS = [
@@ -733,140 +352,6 @@ def test_a_minimised_metric_is_judged_gated_and_sorted_the_other_way_round(tmp_p
     assert record.comparison.sentence.startswith("rmse is ") and " better (± " in record.comparison.sentence
 
 
-def sentence(value: float, *, expect: float = 0.02, **noise: float) -> str:
-    parts = {"variance_examples": 1e-9, "variance_seeds_attempt": 1e-9, "variance_seeds_baseline": 1e-9} | noise
-    difference = compare.Difference(metric="accuracy", value=value, n_examples=400, groups=100, n_seeds=(3, 3), **parts)
-    verdict, level = compare.judge(difference, expect=expect, judged_before=0)
-    needed = compare.seeds_needed(difference, expect=expect, level=level)
-    return verdict_sentence(verdict, difference, expect=expect, level=level, needed=needed)
-
-
-@pytest.mark.parametrize(
-    ("told", "text"),
-    [
-        (sentence(0.03), "better (± 0.000287 at 97.5 %): the gain of 0.02 hoped for is reached"),
-        (sentence(-0.03), "accuracy is 0.0300 worse (± 0.000287 at 97.5 %): a gain of 0.02 is ruled out."),
-        (sentence(1e-17), "accuracy is the same (±"),
-        (sentence(0.01, variance_seeds_attempt=1e-4), "undecided; about "),
-        (
-            sentence(0.01, variance_examples=1e-3),
-            "undecided, and more seeds of the attempt cannot decide it; more valid",
-        ),
-        (sentence(0.01, variance_examples=2e-4, variance_seeds_baseline=1e-4), "a baseline with more seeds can."),
-        (sentence(0.01, variance_seeds_baseline=1e-3), "cannot decide it; a baseline with more seeds can."),
-    ],
-)
-def test_the_sentence_says_what_was_measured_and_what_would_decide(told, text):
-    assert text in told
-
-
-def make_row(value: float, *, metric: str = "accuracy", experiment: str = "e", role: str = "attempt", **changes) -> Row:
-    fields = {
-        "name": "linear.pth",
-        "key": "e/attempts/a/linear.pth",
-        "attempt": "a",
-        "id": "r0000001",
-        "params": {"model": "linear", "lr": 0.001},
-        "metrics": {"loss": 0.5, metric: value},
-        "n": 3,
-        "spread": 0.01,
-        "difference": None,
-        "interval": None,
-        "verdict": None,
-    }
-    return Row(experiment=experiment, role=role, metric=metric, **fields | changes)
-
-
-@pytest.mark.parametrize(
-    ("metric", "values", "order"),
-    [
-        ("accuracy", [0.5, math.nan, 0.9, 0.1], [2, 0, 3, 1]),
-        ("rmse", [0.5, math.nan, 0.9, 0.1], [3, 0, 2, 1]),
-        ("rmse", [math.inf, math.nan, 1.0], [2, 0, 1]),
-        ("r2", [-math.inf, math.nan, -4.0], [2, 0, 1]),
-    ],
-)
-def test_best_first_puts_the_best_first_and_nan_last(metric, values, order):
-    rows = [make_row(value, metric=metric, id=f"r{i:07}") for i, value in enumerate(values)]
-    assert [rows.index(row) for row in best_first(rows)] == order
-
-
-def test_best_first_groups_experiments_and_begins_each_with_its_baseline():
-    rows = [
-        make_row(0.9, experiment="b"),
-        make_row(0.1, experiment="b", role="baseline"),
-        make_row(0.5, experiment="a"),
-    ]
-    assert best_first(rows) == [rows[2], rows[1], rows[0]]
-
-
-TABLE = [
-    make_row(0.5, attempt="one", difference=None, role="baseline"),
-    make_row(
-        0.9, attempt="two", difference=0.4, verdict="supported", params={"model": "mlp", "lr": 0.01, "fast": True}
-    ),
-    make_row(0.7, attempt="three", difference=0.2, verdict="refuted", champion=True),
-    make_row(math.nan, attempt="four", difference=math.nan, params={"model": "mlp", "lr": 1e-5, "fast": False}),
-]
-
-
-@pytest.mark.parametrize(
-    ("conditions", "kept"),
-    [
-        ([], ["one", "two", "three", "four"]),
-        (["model=mlp"], ["two", "four"]),
-        (["model=mlp", "lr=1e-2"], ["two"]),
-        (["lr=0.00001"], ["four"]),
-        (["lr=fast"], []),
-        (["fast=true"], ["two"]),
-        (["fast=False"], ["four"]),
-        (["verdict=refuted"], ["three"]),
-        (["verdict=''"], ["one", "four"]),
-        (["role=baseline"], ["one"]),
-        (["champion=true"], ["three"]),
-        (["accuracy=0.90"], ["two"]),
-        (["n=3", "attempt=one"], ["one"]),
-    ],
-)
-def test_select_rows_keeps_what_meets_every_condition(conditions, kept):
-    assert [row.attempt for row in select_rows(TABLE, conditions, None)] == kept
-
-
-@pytest.mark.parametrize(
-    ("key", "order"),
-    [
-        ("accuracy", ["two", "three", "one", "four"]),
-        ("difference", ["two", "three", "one", "four"]),
-        ("lr", ["four", "one", "three", "two"]),
-        ("attempt", ["four", "one", "three", "two"]),
-        ("fast", ["four", "two", "one", "three"]),
-    ],
-)
-def test_select_rows_sorts_best_first_and_missing_last(key, order):
-    assert [row.attempt for row in select_rows(TABLE, [], key)] == order
-
-
-@pytest.mark.parametrize(
-    ("conditions", "key", "message"),
-    [
-        (
-            ["model"],
-            None,
-            "'model' is no condition: at its end it needs =, !=, .* write, say, 'n_layers>=3 and act=gelu'",
-        ),
-        (["depth=3"], None, "depth is no column of these records: use one of name, experiment, .*lr.*accuracy"),
-        ([], "depth", "depth is no column of these records"),
-    ],
-)
-def test_select_rows_refuses_what_it_cannot_read(conditions, key, message):
-    with pytest.raises(InputError, match=message):
-        select_rows(TABLE, conditions, key)
-
-
-def test_select_rows_of_nothing_is_nothing():
-    assert select_rows([], ["depth=3"], "depth") == []
-
-
 def test_differing_tells_baselines_and_attempts_value_in_the_baselines_order():
     baseline = {"model": "linear", "lr": 0.1, "width": 8}
     assert differing({"lr": 0.2, "model": "linear", "act": "relu"}, baseline) == {
@@ -895,6 +380,8 @@ RESULTS = {
     "high": -1.23e-05,
     "verdict": "inconclusive",
 }
+
+
 OPTIONS = st.dictionaries(st.from_regex(r"o[a-z_]{0,11}", fullmatch=True), st.text(max_size=40), max_size=20)
 
 
