@@ -27,7 +27,7 @@ format: .venv/ready       ## format and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 clean:                    ## remove the environment, caches and logs; the store stays
-	rm -rf .venv .checkov sbom .basekamp .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .airflow .checkov sbom .basekamp .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 sbom: .venv/ready         ## list every package in the image, and its licence
 	$(BIN)/python .ci/sbom.py sbom
