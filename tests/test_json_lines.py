@@ -43,11 +43,14 @@ def as_lines(rows: list[dict[str, Any]], *, is_ascii: bool = True) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=is_ascii) + "\n" for row in rows).encode()
 
 
-@given(st.lists(KEYS, min_size=1), st.booleans(), st.integers(1, 200))
-def test_what_is_written_is_what_is_read(rows: list[dict[str, Any]], is_ascii: bool, block_bytes: int) -> None:
+@given(st.lists(KEYS, min_size=1), st.booleans(), st.integers(1, 200), st.integers(1, 20))
+def test_what_is_written_is_what_is_read(
+    rows: list[dict[str, Any]], is_ascii: bool, block_bytes: int, values_at_once: int
+) -> None:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_lines, "BLOCK_BYTES", block_bytes)
+        patch.setattr(json_lines, "BATCH_VALUES", values_at_once)
         if not keys:
             with pytest.raises(InputError, match="holds empty objects only"):
                 read(Path(folder), as_lines(rows))

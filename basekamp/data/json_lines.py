@@ -17,7 +17,7 @@ import polars as pl
 from basekamp.data.csv_rows import BLOCK_BYTES, MOST_ROW_BYTES
 from basekamp.data.csv_types import EXACT, DType
 from basekamp.data.quarantine import BadRow, put_aside, write_quarantine
-from basekamp.data.table import Table, check_column_name, named, store_frames, stored_table
+from basekamp.data.table import BATCH_VALUES, Table, check_column_name, named, store_frames, stored_table
 from basekamp.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class _Lines(NamedTuple):
 
     def place(self, index: int) -> str:
         return f"line {self.numbers[index]} of {self.file}"
+
+    def parts(self, rows: int) -> "Iterator[_Lines]":
+        for start in range(0, len(self.objects), rows):
+            part = slice(start, start + rows)
+            yield _Lines(self.file, self.numbers[part], self.objects[part])
 
 
 @dataclass
@@ -132,7 +137,8 @@ def _frames(work: _Work, paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
                 if name not in work.keys:
                     check_column_name(name, path.name)
                     work.keys[name] = _Key(name)
-            yield pl.DataFrame([key.look(lines) for key in work.keys.values()])
+            for part in lines.parts(max(1, BATCH_VALUES // len(work.keys))):  # lines may have few of very many keys
+                yield pl.DataFrame([key.look(part) for key in work.keys.values()])
 
 
 def _blocks(work: _Work, path: Path) -> Iterator[_Lines]:
