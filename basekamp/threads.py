@@ -36,7 +36,7 @@ def computed(act: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Ma
     return in_threads((partial(act, item) for item in items), max(processors, 2))
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
+def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
     """Yield the items, of which the next one is made meanwhile in a thread."""
     end = object()
     with ThreadPoolExecutor(1) as pool:

@@ -623,11 +623,13 @@ def test_a_file_of_several_parts_round_trips(
         store.put("big", two)
 
 
+@pytest.mark.parametrize("quick", [0, 1 << 60], ids=["one stream", "pieces"])
 @pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, 2 * MIB, 7 * MIB + 5])
 def test_an_object_of_several_pieces_is_read_whole(
-    s3_env: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int
+    s3_env: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int, quick: int
 ) -> None:
     monkeypatch.setattr(s3_transfer, "PIECE_BYTES", MIB)
+    monkeypatch.setattr(s3_transfer, "QUICK_BYTES_A_SECOND", quick)
     content = os.urandom(size)
     store = open_store(s3_env)
     store.put("a", content)
@@ -647,7 +649,7 @@ def test_a_failure_that_comes_with_status_200_is_one(s3_env: str, monkeypatch: p
     assert asked == ["POST", "PUT", "PUT", "POST", "DELETE"]
 
 
-def test_an_answer_that_is_no_piece_but_all_is_read(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_promises_nothing_is_read_whole(s3_env: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with http_server(200, b"hello") as (endpoint, _):
         monkeypatch.setenv("BASEKAMP_S3_ENDPOINT", endpoint)
         target = io.BytesIO()

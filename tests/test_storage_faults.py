@@ -84,7 +84,8 @@ def operations(store: S3Store, worker: int, turn: int, copy: Path) -> list[Calla
 def test_of_1200_operations_none_fails_and_none_is_wrong(
     s3_env: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(s3_transfer, "PIECE_BYTES", PART_BYTES // 2)
+    monkeypatch.setattr(s3_transfer, "PIECE_BYTES", PART_BYTES // 4)
+    monkeypatch.setattr(s3_transfer, "QUICK_BYTES_A_SECOND", 1 << 60)  # no stream is, so that pieces come too
     with spoiled(s3_env, monkeypatch, rate=0.3) as (store, proxy), ThreadPoolExecutor(WORKERS) as threads:
         told = sum(threads.map(lambda worker: work(store, worker, tmp_path), range(WORKERS)), Counter())
     assert told == {"right": 5 * WORKERS * ROUNDS}

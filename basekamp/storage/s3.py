@@ -4,8 +4,8 @@
 
 The SHA-256 lies in the object's metadata (x-amz-meta-sha256). A put first asks whether the key is there, then
 writes with `If-None-Match: *`, so of two writers one wins. Files over 8 MiB go up in parts, four at a time, and
-carry the condition on the request that completes them; what is over 16 MiB comes down in pieces, four at a time
-(`basekamp.storage.s3_transfer`).
+carry the condition on the request that completes them; what is over 16 MiB comes down in pieces, four at a time,
+where one stream is not quick (`basekamp.storage.s3_transfer`).
 What fails for a moment is tried again for a minute (`basekamp.storage.pool`); so is a read whose SHA-256 is wrong,
 until the same wrong bytes have come three times: then they lie there. A create whose answer was lost finds its own
 bytes there and is fine. A service that ignores the condition, as old MinIO

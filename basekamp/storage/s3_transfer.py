@@ -1,13 +1,17 @@
 """How an object goes to an S3 service and comes from it: what is large in parts, four at a time.
 
+A download begins with one stream, which is the quickest within a machine and between near ones; where it is not, or
+breaks off, the rest comes in pieces.
+
 The service compares each part with a checksum before it keeps it: a CRC-32 if it says that it knows them, as Amazon,
 MinIO and SeaweedFS do, else an MD5, which takes seven times as long. Hashes and sockets work without Python's lock.
 """
 
 import base64
 import io
+import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +26,11 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from basekamp.storage.pool import CRC32, THREADS, Backoff
 from basekamp.storage.protocol import BLOCK_BYTES, copy_blocks
-from basekamp.threads import in_threads
+from basekamp.threads import ahead, in_threads
 
 PART_BYTES = 8 << 20  # goes up at once; memory is at most THREADS + 1 of them
 PIECE_BYTES = 16 << 20  # comes down at once; memory is at most THREADS + 1 of them
+QUICK_BYTES_A_SECOND = 400 << 20  # from one connection is about what several give, and what can be hashed
 ALGORITHM = "CRC32"
 BROKEN = (ProtocolError, ReadTimeoutError)
 _MOST_PARTS = 10_000  # the limit of S3
@@ -84,32 +89,36 @@ class Transfer:
 
     def download(self, name: str, target: BinaryIO) -> tuple[str | None, str]:
         """Write an object to `target`; give the SHA-256 that its metadata promise, and that of what came."""
-        response = self._first_piece(name)
-        try:
-            promised = response.headers.get("x-amz-meta-sha256")
-            size = int(response.headers.get("Content-Range", "/0").rpartition("/")[2])
-            if size <= PIECE_BYTES:  # or no piece came, but all there is
-                return promised, copy_blocks(response.stream(BLOCK_BYTES, decode_content=False), target)
-            others = (partial(self._piece, name, start) for start in range(PIECE_BYTES, size, PIECE_BYTES))
-            with closing(in_threads(chain([partial(_blocks, response)], others), THREADS)) as pieces:
-                return promised, copy_blocks(chain.from_iterable(pieces), target)
-        finally:
-            response.close()
-            response.release_conn()
+        response = self._open(name)
+        with closing(self._coming(name, response)) as blocks:
+            return response.headers.get("x-amz-meta-sha256"), copy_blocks(blocks, target)
 
-    def _first_piece(self, name: str) -> BaseHTTPResponse:
-        try:
-            return self._open(name, offset=0, length=PIECE_BYTES)
-        except S3Error as error:
-            if error.code != "InvalidRange":
-                raise
-            return self._open(name)  # an empty object has no first byte
+    def _coming(self, name: str, response: BaseHTTPResponse) -> Generator[bytes, None, None]:
+        """All blocks in order: of a large object from one stream as long as it is quick, the rest in pieces at once."""
+        size, read, begin = int(response.headers.get("Content-Length", 0)), 0, time.monotonic()
+        stream = (block for block in response.stream(BLOCK_BYTES, decode_content=False))
+        in_pieces = size > PIECE_BYTES and response.headers.get("Accept-Ranges") == "bytes"
+        with closing(response), closing(ahead(stream) if in_pieces else stream) as blocks:
+            try:
+                for block in blocks:
+                    read += len(block)
+                    yield block
+                    quick_bytes = QUICK_BYTES_A_SECOND * (time.monotonic() - begin)
+                    if in_pieces and PIECE_BYTES <= read < quick_bytes:
+                        break
+            except BROKEN:
+                if not (in_pieces and read >= PIECE_BYTES):
+                    raise
+        pieces = (partial(self._piece, name, start) for start in range(read, size, PIECE_BYTES))
+        with closing(in_threads(pieces, THREADS)) as rest:
+            yield from chain.from_iterable(rest)
 
     def _piece(self, name: str, start: int) -> list[bytes]:
         backoff = Backoff(self.deadline_seconds)
         while True:
             try:
-                return _blocks(self._open(name, offset=start, length=PIECE_BYTES))
+                with closing(self._open(name, offset=start, length=PIECE_BYTES)) as response:
+                    return list(response.stream(BLOCK_BYTES, decode_content=False))
             except BROKEN:
                 if not backoff.wait():
                     raise
@@ -117,15 +126,6 @@ class Transfer:
     def _open(self, name: str, **span: int) -> BaseHTTPResponse:
         response: BaseHTTPResponse = self.client.get_object(self.bucket, name, **span)
         return response
-
-
-def _blocks(response: BaseHTTPResponse) -> list[bytes]:
-    """All that comes."""
-    try:
-        return list(response.stream(BLOCK_BYTES, decode_content=False))
-    finally:
-        response.close()
-        response.release_conn()
 
 
 def _upload_id(answer: BaseHTTPResponse) -> str:
