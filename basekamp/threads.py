@@ -14,19 +14,21 @@ MOST_AT_ONCE = 4
 """Calls that compute at once, however many processors there are: what each holds adds up."""
 
 
-def in_threads(calls: Iterable[Callable[[], Made]], threads: int) -> Generator[Made, None, None]:
-    """Give what each call gives, in order, while the next ones run in threads."""
-    waiting: deque[Future[Made]] = deque()
+def in_threads(
+    calls: Iterable[Callable[[], Made]], threads: int, *, waiting: int | None = None
+) -> Generator[Made, None, None]:
+    """Give what each call gives, in order, while the next ones run in threads or wait: as many as threads."""
+    begun: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for call in calls:
-                waiting.append(pool.submit(call))
-                if len(waiting) == threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                begun.append(pool.submit(call))
+                if len(begun) == (waiting or threads):
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
         finally:
-            for each in waiting:
+            for each in begun:
                 each.cancel()
 
 

@@ -5,16 +5,19 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from basekamp.errors import InputError, StoreError
+from basekamp.threads import in_threads
 
 BLOCK_BYTES = 1 << 20
+BLOCKS_UNHASHED = 4
 MAX_KEY_BYTES = 1024  # the limit of S3
 MAX_PART_BYTES = 255  # the limit of file systems
 PROBE_BYTES = 8 << 20  # less room than this is none
@@ -139,12 +142,22 @@ def copy_stream(source: BinaryIO, target: BinaryIO | None = None) -> str:
 
 
 def copy_blocks(blocks: Iterable[bytes], target: BinaryIO | None = None) -> str:
-    """Write `blocks` to `target` if there is one; return their SHA-256 as 64 hex digits."""
-    digest = hashlib.sha256()
-    for block in blocks:
-        digest.update(block)
-        if target is not None:
-            target.write(block)
+    """Write `blocks` to `target` if there is one; return their SHA-256 as 64 hex digits.
+
+    The hash, which takes longest, is computed in a thread while the next blocks come.
+    """
+    digest, blocks = hashlib.sha256(), iter(blocks)
+
+    def written() -> Iterator[Callable[[], None]]:
+        for block in blocks:
+            if target is not None:
+                target.write(block)
+            yield partial(digest.update, block)
+
+    for update in islice(written(), 1):  # what is small needs no thread
+        update()
+    for _ in in_threads(written(), 1, waiting=BLOCKS_UNHASHED):
+        pass
     return digest.hexdigest()
 
 

@@ -156,8 +156,9 @@ class S3Store:
         """Write the bytes of `key` to `target`, again from the start until they are those that were put."""
         backoff, seen = Backoff(self._patience.deadline_seconds), []
         while True:
-            target.seek(0)
-            target.truncate()
+            if target.tell():  # a file that was cut to nothing is written to the disk when it is closed
+                target.seek(0)
+                target.truncate()
             try:
                 promised, held = self._transfer.download(self._prefix + key, target)
             except BROKEN:

@@ -26,11 +26,11 @@ from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from basekamp.storage.pool import CRC32, THREADS, Backoff
 from basekamp.storage.protocol import BLOCK_BYTES, copy_blocks
-from basekamp.threads import ahead, in_threads
+from basekamp.threads import in_threads
 
 PART_BYTES = 8 << 20  # goes up at once; memory is at most THREADS + 1 of them
 PIECE_BYTES = 16 << 20  # comes down at once; memory is at most THREADS + 1 of them
-QUICK_BYTES_A_SECOND = 400 << 20  # from one connection is about what several give, and what can be hashed
+QUICK_BYTES_A_SECOND = 128 << 20  # more than one connection gives from afar
 ALGORITHM = "CRC32"
 BROKEN = (ProtocolError, ReadTimeoutError)
 _MOST_PARTS = 10_000  # the limit of S3
@@ -96,11 +96,10 @@ class Transfer:
     def _coming(self, name: str, response: BaseHTTPResponse) -> Generator[bytes, None, None]:
         """All blocks in order: of a large object from one stream as long as it is quick, the rest in pieces at once."""
         size, read, begin = int(response.headers.get("Content-Length", 0)), 0, time.monotonic()
-        stream = (block for block in response.stream(BLOCK_BYTES, decode_content=False))
         in_pieces = size > PIECE_BYTES and response.headers.get("Accept-Ranges") == "bytes"
-        with closing(response), closing(ahead(stream) if in_pieces else stream) as blocks:
+        with closing(response):
             try:
-                for block in blocks:
+                for block in response.stream(BLOCK_BYTES, decode_content=False):
                     read += len(block)
                     yield block
                     quick_bytes = QUICK_BYTES_A_SECOND * (time.monotonic() - begin)
