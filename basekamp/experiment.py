@@ -78,7 +78,7 @@ class Reading(Section):
         default=("", "NA"), description="a list of the texts that mean a missing value, such as ['', NA, '?']"
     )
     types: dict[Column, Literal["text", "number", "bool", "date"]] = Field(
-        default={}, description="a mapping from columns to text, number, bool or date"
+        default={}, description="a mapping from columns to text, number, bool or date; of JSON lines to date"
     )
     delimiter: Literal["", ",", ";", "\t", "|"] = Field(
         default="", description="one of ',', ';', '\\t' and '|', or nothing to find it"

@@ -1,5 +1,6 @@
 import json
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,49 @@ def test_files_are_read_one_after_the_other(tmp_path: Path) -> None:
     assert found.rows() == [(1.0, None), (None, "x"), (None, None), (0.5, None)]
     with pytest.raises(InputError, match=r"a number in line 1 of 0\.jsonl and text in line 1 of 3\.jsonl"):
         read(tmp_path, b'{"a": 1}', b"{}", b"{}", b'{"a": "x"}')
+
+
+def test_dates_are_read_where_they_are_named(tmp_path: Path) -> None:
+    source = write(
+        tmp_path, Broken("t.jsonl", b'{"at": "2026-01-02"}\n{"at": null}\n{"at": "2026-01-02T03:04:05Z"}\n', "")
+    )
+    found = read_source(source, Reading(types={"at": "date"}))
+    assert isinstance(found, pl.DataFrame)
+    day = datetime(2026, 1, 2, tzinfo=UTC)
+    assert found["at"].to_list() == [day, None, day.replace(hour=3, minute=4, second=5)]
+
+
+@pytest.mark.parametrize(
+    ("content", "types", "told"),
+    [
+        (
+            b'{"at": "2026-01-02"}\n{"at": "soon"}\n',
+            {"at": "date"},
+            "line 2 of t.jsonl, key 'at': 'soon' is no ISO date",
+        ),
+        (b'{"at": 20260102}\n', {"at": "date"}, "'20260102' is no ISO date"),
+        (b'{"a": 1}\n', {"at": "date"}, "names 'at', and t.jsonl has no such key"),
+        (b'{"a": 1}\n', {"a": "text"}, "makes 'a' text, and JSON lines tell all types but dates"),
+    ],
+)
+def test_types_that_do_not_fit_are_refused(tmp_path: Path, content: bytes, types: dict[str, str], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_source(write(tmp_path, Broken("t.jsonl", content, "")), Reading(types=types))
+
+
+@pytest.mark.parametrize(("name", "value"), [("types", {"a": "text"}), ("delimiter", ";")])
+def test_settings_for_text_are_refused_for_other_files(tmp_path: Path, name: str, value: Any) -> None:
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(
+        InputError, match=f"data.reading.{name} is about text, and .*t.parquet is .parquet: take it out"
+    ):
+        read_source(str(tmp_path / "t.parquet"), Reading(**{name: value}))
+
+
+def test_a_line_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "MOST_ROW_BYTES", 1 << 20)
+    with pytest.raises(InputError, match="line 2 of 0.jsonl is over 1 MiB: write one object a line"):
+        read(tmp_path, b'{"a": 1}\n[' + (1 << 20) * b'{"a": 1},')
 
 
 def test_broken_lines_are_put_aside_where_asked(tmp_path: Path) -> None:

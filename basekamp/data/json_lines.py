@@ -1,7 +1,8 @@
 """JSON lines as a table, read block by block: one object per line, and what a column cannot hold exactly is refused.
 
-A key is a column of numbers, text or truth values; a line that lacks it, or has null, lacks a value there. Lists and
-objects are kept as JSON in bytes, which can tell rows apart and be dropped, but not learned from.
+A key is a column of numbers, text or truth values, or of dates where `data.reading.types` says so; a line without it,
+or with null, lacks a value there. Lists and objects are kept as JSON in bytes, which can tell rows apart and be
+dropped, but not learned from.
 """
 
 import codecs
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from basekamp.data.csv_rows import BLOCK_BYTES, MOST_ROW_BYTES
-from basekamp.data.csv_types import EXACT, DType
+from basekamp.data.csv_types import DATE, EXACT, DType, parse
 from basekamp.data.quarantine import BadRow, put_aside, write_quarantine
 from basekamp.data.table import BATCH_VALUES, Table, check_column_name, named, store_frames, stored_table
 from basekamp.errors import InputError
@@ -60,6 +61,7 @@ class _Key:
     """What a key's values are, as far as they were read, and where that was first seen."""
 
     name: str
+    is_date: bool
     kind: str = ""
     first: str = ""
     fraction: str = ""
@@ -67,6 +69,8 @@ class _Key:
 
     @property
     def dtype(self) -> DType:
+        if self.is_date:
+            return DATE
         if self.kind == "a number":
             return pl.Float64 if self.fraction else pl.Int64
         return DTYPES.get(self.kind, pl.Binary)
@@ -74,7 +78,7 @@ class _Key:
     def look(self, lines: _Lines) -> pl.Series:
         """Take a block's values into account, and give them [n].
 
-        Raises: InputError for values of two kinds, or numbers that have no type in common.
+        Raises: InputError for values of two kinds, numbers that have no type in common, and dates that are none.
         """
         values = [each.get(self.name) for each in lines.objects]
         types = set(map(type, values)) - {type(None)}
@@ -90,9 +94,23 @@ class _Key:
                 f"the key {self.name!r} has {self.inexact}, which cannot stand exactly beside a fraction, as in "
                 f"{self.fraction}: write its values as text, or the fractions as whole numbers."
             )
+        if self.is_date:
+            return self._dates(values, lines)
         if self.dtype == pl.Binary:
             values = [None if v is None else json.dumps(v, sort_keys=True).encode() for v in values]
         return pl.Series(self.name, values, self.dtype, strict=self.dtype != pl.Float64)
+
+    def _dates(self, values: list[Any], lines: _Lines) -> pl.Series:
+        text = pl.Series(self.name, [v if v is None else str(v) for v in values], pl.String)
+        found = parse(text, "date")
+        misfits = found.is_null() & text.is_not_null()
+        if misfits.any():
+            place = misfits.arg_max() or 0
+            raise InputError(
+                f"{lines.place(place)}, key {self.name!r}: {text[place][:80]!r} is no ISO date that is kept exactly: "
+                "mend it, or take the key out of data.reading.types."
+            )
+        return found
 
     def _see(self, kind: str, place: str) -> None:
         if self.kind not in ("", kind):
@@ -118,10 +136,18 @@ def read_jsonl(paths: Sequence[Path], reading: "Reading", scratch: Path, quarant
     Raises: InputError for a broken line (or it is put into `quarantine`), a key that is given twice, and a key
     whose values are of different kinds.
     """
+    others = [name for name, kind in reading.types.items() if kind != "date"]
+    if others:
+        raise InputError(
+            f"data.reading.types makes {others[0]!r} {reading.types[others[0]]}, and JSON lines tell all types but dates: "
+            "take it out."
+        )
     work = _Work(reading)
     files = store_frames(_frames(work, paths), scratch / "rows")
     if not files:
         raise InputError(f"{named(paths)} holds no rows: give a file with rows.")
+    if unknown := [name for name in reading.types if name not in work.keys]:
+        raise InputError(f"data.reading.types names {unknown[0]!r}, and {named(paths)} has no such key: take it out.")
     for file, bad in work.bad.items():
         if quarantine:
             write_quarantine(quarantine, file, bad)
@@ -136,7 +162,7 @@ def _frames(work: _Work, paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
             for name in dict.fromkeys(name for each in lines.objects for name in each):
                 if name not in work.keys:
                     check_column_name(name, path.name)
-                    work.keys[name] = _Key(name)
+                    work.keys[name] = _Key(name, name in work.reading.types)
             for part in lines.parts(max(1, BATCH_VALUES // len(work.keys))):  # lines may have few of very many keys
                 yield pl.DataFrame([key.look(part) for key in work.keys.values()])
 
@@ -149,6 +175,10 @@ def _blocks(work: _Work, path: Path) -> Iterator[_Lines]:
         number = 0
         while line := file.readline(MOST_ROW_BYTES):
             number += 1
+            if len(line) == MOST_ROW_BYTES:
+                raise InputError(
+                    f"line {number} of {path.name} is over {MOST_ROW_BYTES >> 20} MiB: write one object a line."
+                )
             if not line.strip():
                 continue
             try:

@@ -128,6 +128,9 @@ def _read_tables(
     suffix = suffixes.pop()
     if suffix in CSV:
         return read_csv(files, reading, scratch, quarantine)
+    for name in ("delimiter", *(() if suffix in JSONL else ("types",))):
+        if getattr(reading, name):
+            raise InputError(f"data.reading.{name} is about text, and {source} is {suffix}: take it out.")
     if suffix == ".parquet":
         return read_parquet(files)
     if suffix in JSONL:
