@@ -139,8 +139,8 @@ def read_jsonl(paths: Sequence[Path], reading: "Reading", scratch: Path, quarant
     others = [name for name, kind in reading.types.items() if kind != "date"]
     if others:
         raise InputError(
-            f"data.reading.types makes {others[0]!r} {reading.types[others[0]]}, and JSON lines tell all types but dates: "
-            "take it out."
+            f"data.reading.types makes {others[0]!r} {reading.types[others[0]]}, and JSON lines tell all types but "
+            "dates: take it out."
         )
     work = _Work(reading)
     files = store_frames(_frames(work, paths), scratch / "rows")
