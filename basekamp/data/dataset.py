@@ -22,6 +22,7 @@ from basekamp.errors import InputError
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")
 OPTIONAL = ("groups", "numbers")
+FLOAT32_PRECISION = 2.0**-23
 CountedIn = Literal["source", "validation"]
 """Whether rows are told by their number in the source, from 1, or by their place in the validation split, from 0."""
 
@@ -167,7 +168,9 @@ def decode_row(row: NDArray[np.float32], features: Sequence[Feature]) -> dict[st
     told: dict[str, str] = {}
     for value, feature in zip(row.tolist(), features, strict=True):
         if feature.kind == "numeric":
-            told[feature.name] = f"{value * feature.std + feature.mean:.5g}"
+            number = value * feature.std + feature.mean
+            is_zero = abs(number) < FLOAT32_PRECISION * (abs(feature.mean) + abs(value) * feature.std)
+            told[feature.name] = "0" if is_zero else f"{number:.5g}"
         elif feature.kind == "categorical":
             told[feature.name] = feature.categories[int(value) - 1] if value else "other"
         elif value:  # an indicator follows the number that it is about
