@@ -5,7 +5,7 @@
 The table is a CSV of random numbers. The process that prepares it may map `--limit` MiB in all (RLIMIT_AS), Python and
 the libraries, about 800 MiB of addresses, included; glibc is told to keep one arena, for each other one reserves
 64 MiB that nobody uses, and OpenBLAS to keep one buffer, for where it gets none it waits for ever. What is held grows
-with the rows, by about 80 bytes for each, so that the widest tables gain most; a row here has 4 kB.
+with the rows, by about 100 bytes for each, so that the widest tables gain most; a row here has 4 kB.
 """
 
 import argparse
