@@ -6,11 +6,31 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 from basekamp.errors import InputError
 
 VARIABLE = "BASEKAMP_LANG"
 LANGUAGES = ("en", "ko")
+
+
+class Phrase(NamedTuple):
+    """A text of ours and what fills its {names}, to be told later in any language."""
+
+    text: str
+    values: dict[str, str] = {}
+
+    def told(self, language: str) -> str | None:
+        """The text in a language; None where its catalogue has no such text, as of a stranger, or a value lacks.
+
+        English, in which texts are made, is not looked up: only what is of our own making is to be told in it.
+        """
+        text = self.text if language == "en" else catalogue(language).get(self.text)
+        try:
+            return None if text is None else text.format(**self.values)
+        except (LookupError, ValueError):
+            return None
+
 
 _chosen: ContextVar[str | None] = ContextVar("language", default=None)
 

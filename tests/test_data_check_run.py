@@ -7,10 +7,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from basekamp.cli import main
-from basekamp.data.checks import DataFinding
+from basekamp.data.checks import DataFinding, check_dataset
+from basekamp.data.contract import read_contract
 from basekamp.data.prepare import prepare_data
+from basekamp.data.rules import RULES
 from basekamp.errors import InputError
 from basekamp.experiment import DataSettings
+from basekamp.language import Phrase, speaking
 from basekamp.records.data_check import CheckedData, check_data
 from basekamp.records.record import Record
 from basekamp.records.shelf import Shelf, read_record, read_shelf
@@ -84,6 +87,41 @@ def test_findings_are_escaped_in_reports() -> None:
     assert "## Rules that the data break" in attempt_markdown(record, None) and "<script>" not in attempt_markdown(
         record, None
     )
+
+
+def test_findings_are_told_in_korean_with_what_the_data_say_escaped(tmp_path: Path) -> None:
+    data = prepare_data(DataSettings(source="sklearn:digits", target="digit"), tmp_path / "data")
+    contract, _ = read_contract(data.directory)
+    other = contract.model_copy(update={"target": contract.target.model_copy(update={"categories": ("0", ATTACK)})})
+    found, *_ = check_dataset(data.directory, RULES, baseline=other)
+    record = BASE.model_copy(update={"checks": [found]})
+    assert Record.model_validate_json(record.model_dump_json()) == record
+    with speaking("ko"):
+        page = attempt_html(record, None, EMPTY)
+        assert "열이 기준선의 것과 다릅니다: 클래스 " in page and "이(가) 새로 생겼습니다" in page
+        assert "원본을 고치거나" in page and ">스키마<" in page and "<script>alert(1)" not in page
+        assert "스키마" in attempt_markdown(record, None) and "클래스 " in attempt_markdown(record, None)
+    assert (
+        found.sentence.startswith("The columns are not the baseline's: class ") and found.translated == found.sentence
+    )
+
+
+@pytest.mark.parametrize(
+    "phrases",
+    [
+        [Phrase("{name:>99999999999}", {"name": "x"}), Phrase("{name} is new", {"name": "x"})],
+        [Phrase("{name} is new", {}), Phrase("{name} is new", {"name": "x"})],
+        [Phrase("{name} is new", {"name": "x"})],
+        [],
+    ],
+    ids=["a text of a stranger", "a value lacks", "no remedy", "none"],
+)
+def test_phrases_that_are_none_of_ours_are_not_filled(phrases: list[Phrase]) -> None:
+    with speaking("ko"):
+        assert (
+            DataFinding(rule="drift", action="warn", sentence="It drifted.", phrases=phrases).translated
+            == "It drifted."
+        )
 
 
 def test_records_without_checks_and_contract_load() -> None:

@@ -10,6 +10,7 @@ from typing import get_args
 import pytest
 from jinja2.ext import extract_from_ast
 
+from basekamp.data import rules as data_rules
 from basekamp.data.dataset import SPLITS
 from basekamp.diagnosis.rules import RULES
 from basekamp.errors import InputError
@@ -45,7 +46,7 @@ def texts_of_modules() -> set[str]:
     found = set()
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("gettext", "ngettext"):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("gettext", "ngettext", "Phrase"):
                 for argument in node.args:
                     either = (argument.body, argument.orelse) if isinstance(argument, ast.IfExp) else (argument,)
                     found |= {one.value for one in either if isinstance(one, ast.Constant)}
@@ -60,6 +61,7 @@ def words() -> set[str]:
         *get_args(Verdict),
         *get_args(Role),
         *(name.replace("-", " ") for name in RULES),
+        *(name.replace("_", " ") for name in data_rules.RULES),
         *get_args(Replicate.model_fields["ended"].annotation),
         *METHODS.values(),
         *(name.replace("_", " ") for name in METRICS),

@@ -45,11 +45,6 @@ class Leak(Strict):
         """Whether it stands out so far that the column hardly can be known when the model is used."""
         return self.score >= LEAK_SCORE and self.score - self.others >= LEAK_MARGIN
 
-    @property
-    def sentence(self) -> str:
-        """What was measured."""
-        return f"{self.column} alone tells the target (score {self.score:.3f}, the next column {self.others:.3f})"
-
 
 class GroupLeak(Strict):
     """A column whose rows belong together, on both sides of the split.

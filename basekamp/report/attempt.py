@@ -109,7 +109,7 @@ def attempt_markdown(record: Record, baseline: Record | None) -> str:
     if record.checks:
         parts += [
             f"## {gettext('Rules that the data break')}",
-            "\n".join(f"- **{one.rule}**: {plain(one.sentence)}" for one in record.checks),
+            "\n".join(f"- **{gettext(one.rule.replace('_', ' '))}**: {plain(one.translated)}" for one in record.checks),
         ]
     if found := findings_of(record):
         parts += [f"## {gettext('Diagnosis')}", diagnosis_markdown(found)]
