@@ -20,14 +20,14 @@ ROOT = Path(__file__).parents[1]
 STUB = ROOT / "tests/data/kfp_stub"
 REMOTE = re.compile(r"https://github\.com/kubeflow/pipelines//manifests/kustomize/(?:env/)?([a-z-]+)\?ref=([\w.]+)\S*")
 ARGO = re.compile(r"https://github\.com/(argoproj/argo-workflows/[\w/-]+)\?ref=\S+")
-VARIANTS = {
-    "kubeflow": ("kubeflow", []),
-    "kind": ("overlays/kind", []),
-    "gpu-cluster": ("overlays/gpu-cluster", ["minio-tls"]),
-    "gpu-cluster-queue": ("overlays/gpu-cluster", ["minio-tls", "kueue"]),
-    "gpu-cluster-elsewhere": ("overlays/gpu-cluster", ["external-s3"]),
+VARIANTS: dict[str, list[str]] = {
+    "kubeflow": [],
+    "kind": [],
+    "gpu-cluster": ["minio-tls"],
+    "gpu-cluster-queue": ["minio-tls", "kueue"],
+    "gpu-cluster-elsewhere": ["external-s3"],
 }
-"""What is rendered: a folder of manifests/, with these components in place of its own."""
+"""What is rendered: kubeflow/ or an overlay; where components are named, gpu-cluster with these in place of its own."""
 
 Manifest = dict[str, Any]
 
@@ -57,7 +57,7 @@ def program(name: str) -> str | None:
 def copy_manifests(folder: Path, upstream: Path | None = None) -> Path:
     """Copy manifests/ to `folder`, with upstream's URL replaced by the stub, or by the clones in `upstream`.
 
-    Each variant that is not a folder there yet becomes an overlay.
+    Each variant of the overlay gpu-cluster becomes an overlay beside it.
     """
     shutil.copytree(ROOT / "manifests", folder / "manifests")
     kfp = folder / "kfp"
@@ -73,23 +73,23 @@ def copy_manifests(folder: Path, upstream: Path | None = None) -> Path:
         up = os.path.relpath(kfp if upstream is None else kfp / "env", path.parent)
         local = REMOTE.sub(lambda found, up=up: f"{up}/{found[1]}", path.read_text())
         path.write_text(local.replace("env/cluster-scoped-resources", "cluster-scoped-resources"))
-    for variant, (path, components) in VARIANTS.items():
+    for variant, components in VARIANTS.items():
         if components:
-            _write_variant(folder / "manifests" / path, folder / "manifests/overlays" / variant, components)
+            _write_variant(folder / "manifests/overlays", variant, components)
     return folder / "manifests"
 
 
-def _write_variant(overlay: Path, variant: Path, components: list[str]) -> None:
-    content = yaml.safe_load((overlay / "kustomization.yaml").read_text())
-    content["components"] = [f"../../components/{name}" for name in components]
-    if not variant.exists():
-        shutil.copytree(overlay, variant)
-    (variant / "kustomization.yaml").write_text(yaml.safe_dump(content))
+def _write_variant(overlays: Path, variant: str, components: list[str]) -> None:
+    if not (overlays / variant).exists():
+        shutil.copytree(overlays / "gpu-cluster", overlays / variant)
+    path = overlays / variant / "kustomization.yaml"
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(content | {"components": [f"../../components/{name}" for name in components]}))
 
 
 def render_variant(manifests: Path, variant: str) -> list[Manifest]:
     """Render one of VARIANTS from a folder that `copy_manifests` made."""
-    return render(manifests / (f"overlays/{variant}" if VARIANTS[variant][0].startswith("overlays/") else variant))
+    return render(manifests / (variant if variant == "kubeflow" else f"overlays/{variant}"))
 
 
 def render(folder: Path) -> list[Manifest]:

@@ -18,7 +18,7 @@ from basekamp.records.gc import find_waste, make_policy, remove_waste
 from basekamp.records.rebase import rebase
 from basekamp.records.shelf import read_shelf
 from basekamp.storage import Store, open_store
-from basekamp.storage.folder import FolderStore
+from tests.failing_store import fail_at
 
 BASEKAMP = Path(sys.executable).with_name("basekamp")
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -164,21 +164,12 @@ def test_a_policy_that_cannot_be_read_is_refused(keep, older_than):
 def test_a_store_that_fails_at_any_removal_keeps_all_that_matters_and_the_next_call_ends_it(
     store, monkeypatch, call, when
 ):
-    before, shelf, delete, calls = keys(store), read_shelf(store, "e"), FolderStore.delete, []
-
-    def failing(self, key):
-        calls.append(key)
-        if len(calls) == call and when == "before":
-            raise StoreError("the disk is gone")
-        delete(self, key)
-        if len(calls) == call and when == "after":
-            raise StoreError("the connection was cut")
-
-    monkeypatch.setattr(FolderStore, "delete", failing)
-    if call < 7:
-        with pytest.raises(StoreError):
-            collect(store)
-    monkeypatch.setattr(FolderStore, "delete", delete)
+    before, shelf = keys(store), read_shelf(store, "e")
+    with monkeypatch.context() as patch:
+        fail_at(patch, "delete", call=call, when=when)
+        if call < 7:
+            with pytest.raises(StoreError):
+                collect(store)
     assert_cleaned_in_part(store, before, shelf)
 
 

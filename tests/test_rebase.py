@@ -12,8 +12,8 @@ from basekamp.records.shelf import (
     read_record,
     stem,
 )
-from basekamp.storage.folder import FolderStore
 from tests.camp import Camp
+from tests.failing_store import fail_at
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -83,24 +83,15 @@ def test_a_rebase_whose_baseline_is_gone_counts_for_nothing(climbed):
 @pytest.mark.parametrize("call", range(1, 7))
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_rebase_that_the_store_stops_leaves_all_as_before_or_as_after(climbed, monkeypatch, call, when):
-    put, calls, old = FolderStore.put, [], climbed.shelf
-
-    def failing(self, key, source):
-        calls.append(key)
-        if len(calls) == call and when == "before":
-            raise StoreError("the disk is full")
-        put(self, key, source)
-        if len(calls) == call and when == "after":
-            raise StoreError("the connection was cut")
-
-    monkeypatch.setattr(FolderStore, "put", failing)
-    if call < 6:
-        with pytest.raises(StoreError):
+    old = climbed.shelf
+    with monkeypatch.context() as patch:
+        calls = fail_at(patch, "put", call=call, when=when)
+        if call < 6:
+            with pytest.raises(StoreError):
+                anew(climbed)
+        else:
             anew(climbed)
-    else:
-        anew(climbed)
-        assert len(calls) == 5  # predictions, model, report, record, and the mark that makes it the baseline
-    monkeypatch.setattr(FolderStore, "put", put)
+            assert len(calls) == 5  # predictions, model, report, record, and the mark that makes it the baseline
     shelf, has_begun = climbed.shelf, call == 6 or (call, when) == (5, "after")
     assert (shelf.baseline.id == old.baseline.id) == (shelf.champion == old.champion) == (not has_begun)
     assert {row.id for row in old.rows} <= {row.id for row in shelf.every} and not shelf.strangers
